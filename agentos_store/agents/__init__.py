@@ -1,0 +1,1 @@
+"""Agents: the table that tasks refer to."""

@@ -1,0 +1,1 @@
+"""Users and sessions: the tables that tasks and agents refer to."""

@@ -1,0 +1,77 @@
+"""Users and their sessions."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from agentos_store.base import Base, Timestamps
+from agentos_store.types import Choice, Identifier, Int64, JSONValue, Money, Text, UTCDateTime
+
+SESSION_STATUS = Choice("active", "paused", "completed", "cancelled")
+
+
+class User(Timestamps, Base):
+    """A person or a service on whose account sessions run."""
+
+    __tablename__ = "users"
+    entity: ClassVar[str] = "user"
+
+    id: Mapped[str] = mapped_column(Identifier(), primary_key=True)
+    name: Mapped[str] = mapped_column(Text())
+    email: Mapped[str | None] = mapped_column(Text(max_length=320))
+    api_key_hash: Mapped[str | None] = mapped_column(Text())
+    quota_total: Mapped[int] = mapped_column(Int64())
+    """Tokens that the user may consume."""
+    quota_used: Mapped[int] = mapped_column(Int64())
+    """Tokens consumed, never more than the total by consumption; a total that is lowered may fall below it."""
+    preferences: Mapped[dict[str, Any]] = mapped_column(JSONValue(kind="object"))
+
+    __table_args__ = (
+        UniqueConstraint("email"),
+        CheckConstraint("quota_total >= 0", name="quota_total_not_negative"),
+        CheckConstraint("quota_used >= 0", name="quota_used_not_negative"),
+        Index("ix_users_created_at_id", "created_at", "id"),
+        Index("ix_users_preferences", "preferences", postgresql_using="gin").ddl_if(dialect="postgresql"),
+    )
+
+
+class Session(Timestamps, Base):
+    """A conversation."""
+
+    __tablename__ = "sessions"
+    entity: ClassVar[str] = "session"
+
+    id: Mapped[str] = mapped_column(Identifier(), primary_key=True)
+    user_id: Mapped[str | None] = mapped_column(Identifier(), ForeignKey("users.id", ondelete="RESTRICT"))
+    channel: Mapped[str] = mapped_column(Text(max_length=100))
+    """Where it is held: webui, api, task, …"""
+    title: Mapped[str | None] = mapped_column(Text())
+    status: Mapped[str] = mapped_column(SESSION_STATUS)
+    model: Mapped[str | None] = mapped_column(Text())
+    message_count: Mapped[int] = mapped_column(Int64())
+    next_seq: Mapped[int] = mapped_column(Int64())
+    """The number that the next message gets."""
+    generation: Mapped[int] = mapped_column(Int64())
+    """Grows each time the middle of the conversation is rewritten."""
+    total_tokens: Mapped[int] = mapped_column(Int64())
+    total_cost: Mapped[Decimal] = mapped_column(Money())
+    budget: Mapped[Decimal | None] = mapped_column(Money())
+    """NULL for a session without one."""
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSONValue(kind="object"))
+    deleted_at: Mapped[dt.datetime | None] = mapped_column(UTCDateTime())
+    """When it was softly deleted; NULL while it is not."""
+
+    __table_args__ = (
+        CheckConstraint("status IN ('active', 'paused', 'completed', 'cancelled')", name="status"),
+        CheckConstraint("message_count >= 0", name="message_count_not_negative"),
+        CheckConstraint("next_seq >= 0", name="next_seq_not_negative"),
+        CheckConstraint("total_tokens >= 0", name="total_tokens_not_negative"),
+        Index("ix_sessions_user_id_updated_at_id", "user_id", "updated_at", "id"),
+        Index("ix_sessions_created_at_id", "created_at", "id"),
+        Index("ix_sessions_metadata", "metadata", postgresql_using="gin").ddl_if(dialect="postgresql"),
+    )

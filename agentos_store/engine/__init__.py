@@ -1,0 +1,1 @@
+"""Engines: connections, transactions, the queue of writers, and what their faults mean."""

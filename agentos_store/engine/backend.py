@@ -1,0 +1,59 @@
+"""What every dialect's room offers to the floors above."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from agentos_store.engine.capabilities import Capabilities
+from agentos_store.engine.session import Session
+from agentos_store.operation import Access
+
+Body = Callable[[Session], Any]
+
+
+class OpenTransaction(Protocol):
+    """An explicit transaction: bodies run in it one after another, from any thread."""
+
+    @property
+    def schema(self) -> str | None:
+        """The PostgreSQL schema; None on SQLite."""
+
+    def run(self, access: Access, body: Body) -> Any:
+        """Run a body in the transaction; one that fails leaves nothing behind, and the transaction goes on."""
+
+    def end(self, *, commit: bool) -> None:
+        """Commit or roll back, and give the connection back."""
+
+
+class Backend(Protocol):
+    """One open database."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the database can do."""
+
+    def run(self, access: Access, what: str, body: Body, *, repeatable: bool) -> Any:
+        """Run a body in a transaction of its own, with the retries that the settings allow."""
+
+    def begin(self, *, read_only: bool) -> OpenTransaction:
+        """Begin an explicit transaction."""
+
+    def revision(self) -> str | None:
+        """Return the revision that the database is at; None when it has none."""
+
+    def is_blank(self) -> bool:
+        """Tell whether the database may be initialised unasked."""
+
+    def describe(self) -> str:
+        """Return where the database is, for people; no password is in it."""
+
+    def size(self) -> int:
+        """Return the bytes that the database takes on disk."""
+
+    def raw_connection(self) -> AbstractContextManager[Any]:
+        """Lend a reading driver connection, for questions to the system catalogue."""
+
+    def close(self) -> None:
+        """Let running operations end, then give back what the database holds of us."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: a server, many writers at a time."""

@@ -1,0 +1,385 @@
+"""An open PostgreSQL database: a pool of connections, and bodies run with as few round trips as they need."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from sqlalchemy import URL, Engine, NullPool, create_engine
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import Pool, PoolProxiedConnection, QueuePool
+
+from agentos_store.engine.capabilities import Capabilities
+from agentos_store.engine.door import Door
+from agentos_store.engine.fork import register
+from agentos_store.engine.postgresql.connect import DIALECT, connector, cursor_of, prepare
+from agentos_store.engine.postgresql.faults import is_disconnect, translate, translate_connect
+from agentos_store.engine.retry import RetryPolicy
+from agentos_store.engine.session import Call, Session
+from agentos_store.engine.statement import Prepared, Statement
+from agentos_store.engine.urls import display
+from agentos_store.engine.version import read_revision_postgresql
+from agentos_store.errors import TransientError, UnavailableError
+from agentos_store.operation import Access, run_body
+
+M = TypeVar("M")
+
+
+class PostgreSQLConnection:
+    """A driver connection, borrowed from the pool, that runs prepared statements."""
+
+    __slots__ = ("_backend", "_borrowed", "capabilities", "cursor", "raw")
+
+    def __init__(self, backend: PostgreSQLBackend, borrowed: PoolProxiedConnection) -> None:
+        raw = borrowed.dbapi_connection
+        assert isinstance(raw, psycopg.Connection)
+        self._backend = backend
+        self._borrowed = borrowed
+        self.raw = raw
+        self.cursor = cursor_of(raw, borrowed.info)
+        self.capabilities = backend.capabilities
+
+    def prepared(self, statement: Statement[M]) -> Prepared[M]:
+        """Return the statement as it is compiled for this schema."""
+        return self._backend.prepared(statement)
+
+    def execute(self, prepared: Prepared[Any], values: list[object]) -> tuple[list[Any], int]:
+        """Execute and fetch everything, in one round trip."""
+        cursor = self.cursor
+        try:
+            cursor.execute(prepared.text, values)
+            if cursor.description is None:
+                return [], cursor.rowcount
+            rows = cursor.fetchall()
+        except psycopg.Error as error:
+            raise self._translate(error) from None
+        return rows, len(rows)
+
+    def execute_many(self, prepared: Prepared[Any], values: Sequence[list[object]]) -> int:
+        """Execute once for each list of values, without waiting for each answer."""
+        try:
+            self.cursor.executemany(prepared.text, values)
+        except psycopg.Error as error:
+            raise self._translate(error) from None
+        return self.cursor.rowcount
+
+    def command(self, text: str) -> None:
+        """Send a command that starts or ends something."""
+        try:
+            self.cursor.execute(text.encode(), prepare=False)
+        except psycopg.Error as error:
+            raise self._translate(error) from None
+
+    def _translate(self, error: psycopg.Error) -> Exception:
+        if is_disconnect(error):
+            self._backend.lost(self._borrowed)
+        return translate(error, waited=self._backend.lock_timeout)
+
+    def give_back(self) -> None:
+        """Return the connection to the pool, with nothing open on it."""
+        raw = self.raw
+        if raw.closed or raw.info.transaction_status is TransactionStatus.UNKNOWN:
+            self._borrowed.invalidate()
+        elif raw.info.transaction_status is not TransactionStatus.IDLE:
+            try:
+                self.cursor.execute(b"ROLLBACK", prepare=False)
+            except psycopg.Error:
+                self._borrowed.invalidate()
+        self._borrowed.close()
+
+
+class PostgreSQLBackend:
+    """One schema of one PostgreSQL database."""
+
+    def __init__(self, url: URL, schema: str, settings: Any, *, engine: Engine | None = None) -> None:
+        self.url = url
+        self.schema = schema
+        self.lock_timeout = settings.lock_timeout
+        self._settings = settings
+        self._engine = engine
+        self._door = Door()
+        self._statements: dict[Statement[Any], Prepared[Any]] = {}
+        self._replacing = threading.Lock()
+        self._policy = RetryPolicy(settings.retries, settings.retry_base, settings.retry_cap, settings.retry_jitter)
+        self._pool: Pool = self._new_pool() if engine is None else engine.pool
+        self.capabilities = self._ask_capabilities()
+        register(self)
+        _open[url.render_as_string(hide_password=False), schema] = self
+
+    def _new_pool(self) -> Pool:
+        settings = self._settings
+        return QueuePool(
+            connector(self.url, settings),
+            pool_size=settings.pool_size,
+            max_overflow=settings.max_overflow,
+            timeout=settings.pool_timeout,
+            recycle=settings.pool_recycle,
+            # A connection is given back idle, so the pool need not ask the server to roll back.
+            reset_on_return=None,
+            dialect=DIALECT,
+        )
+
+    def _ask_capabilities(self) -> Capabilities:
+        with self.raw_connection() as cursor:
+            version, number, vector = cursor.execute(
+                "SELECT current_setting('server_version'), current_setting('server_version_num')::int,"
+                " EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'vector')"
+            ).fetchone()
+        if number < 110000:
+            raise UnavailableError(f"PostgreSQL {version} is too old; 11 or newer is needed")
+        return Capabilities(
+            backend="postgresql",
+            server_version=version,
+            data_modifying_cte=True,
+            skip_locked=True,
+            notify=True,
+            advisory_locks=True,
+            row_locks=True,
+            vector_index=vector,
+        )
+
+    def prepared(self, statement: Statement[M]) -> Prepared[M]:
+        """Return the statement as it is compiled for this schema, which is written out in it."""
+        found = self._statements.get(statement)
+        if found is None:
+            found = statement.prepare(DIALECT, self.schema)
+            if statement.lasting:
+                self._statements[statement] = found
+        return found
+
+    # --- running bodies
+
+    def run(self, access: Access, what: str, body: Callable[[Session], Any], *, repeatable: bool) -> Any:
+        """Run a body, again after a passing fault when that can do no harm."""
+        call = Call()
+
+        def attempt(number: int) -> Any:
+            call.attempt = number
+            if access is Access.READ:
+                return self._run_bare(body, call, read_only=True)
+            if access is Access.STATEMENT:
+                return self._run_bare(body, call, read_only=False)
+            return self._run_in_transaction(access, body, call)
+
+        with self._door:
+            return self._policy.run(what, attempt, repeatable=repeatable)
+
+    def _run_bare(self, body: Callable[[Session], Any], call: Call, *, read_only: bool) -> Any:
+        connection = self._borrow()
+        try:
+            return run_body(body, Session(connection, call, read_only=read_only, single=True))
+        finally:
+            connection.give_back()
+
+    def _run_in_transaction(self, access: Access, body: Callable[[Session], Any], call: Call) -> Any:
+        connection = self._borrow()
+        try:
+            try:
+                connection.command(_begin(read_only=access.reads))
+                result = run_body(body, Session(connection, call, read_only=access.reads))
+            except TransientError as error:
+                # The COMMIT was not sent yet, so whatever happened to the connection, nothing was stored.
+                error.outcome_unknown = False
+                raise
+            connection.command("COMMIT")
+            return result
+        finally:
+            connection.give_back()
+
+    def begin(self, *, read_only: bool) -> PostgreSQLTransaction:
+        """Begin an explicit transaction."""
+        self._door.__enter__()
+        try:
+            connection = self._borrow()
+            try:
+                connection.command(_begin(read_only=read_only))
+            except BaseException:
+                connection.give_back()
+                raise
+        except BaseException:
+            self._door.__exit__()
+            raise
+        return PostgreSQLTransaction(connection, self._door, read_only=read_only)
+
+    def _borrow(self) -> PostgreSQLConnection:
+        try:
+            borrowed = self._pool.connect()
+        except PoolTimeoutError:
+            raise UnavailableError(
+                f"no connection came free within {self._settings.pool_timeout:g} s; raise the pool size"
+            ) from None
+        except psycopg.Error as error:
+            raise translate_connect(error, display(self.url)) from None
+        connection = PostgreSQLConnection(self, borrowed)
+        if not connection.raw.autocommit:
+            # Of an engine that belongs to somebody else; its pool resets what it gets back.
+            connection.raw.autocommit = True
+            prepare(connection.raw, prepared=self._settings.prepare_statements)
+        return connection
+
+    def lost(self, borrowed: PoolProxiedConnection) -> None:
+        """One connection broke, so the idle ones are broken too, most likely: start with new ones."""
+        borrowed.invalidate()
+        with self._replacing:
+            if self._engine is not None:
+                self._engine.dispose(close=False)
+                self._pool = self._engine.pool
+            else:
+                old, self._pool = self._pool, self._pool.recreate()
+                old.dispose()
+
+    # --- questions
+
+    @contextlib.contextmanager
+    def raw_connection(self) -> Iterator[psycopg.Cursor[Any]]:
+        """Lend a cursor in autocommit mode."""
+        with contextlib.closing(_Lent(self._pool, self.url)) as lent:
+            yield lent.cursor
+
+    def revision(self) -> str | None:
+        """Return the revision in the schema."""
+        with self.raw_connection() as cursor:
+            return read_revision_postgresql(cursor, self.schema)
+
+    def is_blank(self) -> bool:
+        """Return False: a server's database is never initialised unasked."""
+        return False
+
+    def describe(self) -> str:
+        """Return where the database is, without its password."""
+        return f"{display(self.url)} (schema {self.schema})"
+
+    def size(self) -> int:
+        """Return the bytes that the schema's tables take, indexes included."""
+        with self.raw_connection() as cursor:
+            row = cursor.execute(
+                "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c"
+                " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relkind IN ('r', 'p')",
+                (self.schema,),
+            ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    # --- ends
+
+    def close(self) -> None:
+        """Let running operations end, then close the connections, unless the engine belongs to somebody else."""
+        self._door.shut(self._settings.lock_timeout)
+        _open.pop((self.url.render_as_string(hide_password=False), self.schema), None)
+        if self._engine is None:
+            self._pool.dispose()
+
+    def before_fork(self) -> None:
+        """Nothing: the sockets stay the parent's."""
+
+    def after_fork(self) -> None:
+        """Drop, in the child, the parent's sockets without closing them; the next call opens its own."""
+        if self._engine is not None:
+            self._engine.dispose(close=False)
+            self._pool = self._engine.pool
+        else:
+            _inherited.append(self._pool)
+            self._pool = self._new_pool()
+        self._door = Door()
+        self._replacing = threading.Lock()
+
+
+_inherited: list[Pool] = []
+_open: WeakValueDictionary[tuple[str, str], PostgreSQLBackend] = WeakValueDictionary()
+
+
+def find_open(url: URL, schema: str) -> PostgreSQLBackend | None:
+    """Return a backend of this schema that this process has open."""
+    return _open.get((url.render_as_string(hide_password=False), schema))
+
+
+@contextlib.contextmanager
+def lent_engine(url: URL, settings: Any) -> Iterator[Engine]:
+    """Lend an engine for the work that needs SQLAlchemy's own connections: migrations, questions to the catalogue."""
+
+    def connect() -> psycopg.Connection[Any]:
+        raw = connector(url, settings)()
+        raw.autocommit = False
+        return raw
+
+    engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+class _Lent:
+    """A cursor for one question."""
+
+    def __init__(self, pool: Pool, url: URL) -> None:
+        try:
+            self._borrowed = pool.connect()
+        except PoolTimeoutError:
+            raise UnavailableError("no connection came free in time; raise the pool size") from None
+        except psycopg.Error as error:
+            raise translate_connect(error, display(url)) from None
+        raw = self._borrowed.dbapi_connection
+        assert isinstance(raw, psycopg.Connection)
+        raw.autocommit = True
+        self.cursor = cursor_of(raw, self._borrowed.info)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._borrowed.close()
+
+
+class PostgreSQLTransaction:
+    """An explicit transaction on one connection."""
+
+    def __init__(self, connection: PostgreSQLConnection, door: Door, *, read_only: bool) -> None:
+        self._connection = connection
+        self._door = door
+        self._read_only = read_only
+        self._savepoint = False
+
+    def run(self, access: Access, body: Callable[[Session], Any]) -> Any:
+        """Run a body; one that writes gets a savepoint, so that its failure leaves the transaction usable."""
+        connection = self._connection
+        session = Session(connection, Call(), read_only=self._read_only)
+        try:
+            return self._run(access, body, session)
+        except TransientError as error:
+            # Whatever happened to the connection, the COMMIT was not sent.
+            error.outcome_unknown = False
+            raise
+
+    def _run(self, access: Access, body: Callable[[Session], Any], session: Session) -> Any:
+        connection = self._connection
+        if access.reads or self._read_only:
+            return run_body(body, session)
+        # The last operation's savepoint is let go in the round trip that sets this one's.
+        connection.command("RELEASE SAVEPOINT operation; SAVEPOINT operation" if self._savepoint else "SAVEPOINT operation")
+        self._savepoint = True
+        try:
+            return run_body(body, session)
+        except BaseException:
+            if connection.raw.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+                connection.command("ROLLBACK TO SAVEPOINT operation")
+            raise
+
+    def end(self, *, commit: bool) -> None:
+        """Commit or roll back, and give the connection back."""
+        try:
+            if commit:
+                self._connection.command("COMMIT")
+                if self._connection.cursor.statusmessage != "COMMIT":
+                    # The server answers COMMIT with ROLLBACK when a statement had failed outside a savepoint.
+                    raise UnavailableError("a read had failed, so the transaction was rolled back")
+        finally:
+            self._connection.give_back()
+            self._door.__exit__()
+
+
+def _begin(*, read_only: bool) -> str:
+    return "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if read_only else "BEGIN ISOLATION LEVEL READ COMMITTED"

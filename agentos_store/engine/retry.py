@@ -1,0 +1,62 @@
+"""Another try after a passing fault: how often, how long to wait, and when it is safe."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from agentos_store.errors import LockTimeoutError, StoreError, TransientError
+
+R = TypeVar("R")
+
+log = logging.getLogger("agentos_store.retry")
+
+OnRetry = Callable[[StoreError, int, float], None]
+"""Told of each further try: the error, the number of the try that failed (from 1), the seconds until the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Jittered exponential backoff, as KODE SDK has it: 3 retries, at most 60 s apart, a fifth of jitter."""
+
+    retries: int = 3
+    base: float = 0.1
+    """Seconds before the first retry; each further wait is twice as long."""
+    cap: float = 60.0
+    jitter: float = 0.2
+    on_retry: OnRetry | None = None
+
+    def delay(self, attempt: int) -> float:
+        """Return the seconds to wait after the try with this number, counted from 0."""
+        wait = min(self.cap, self.base * 2.0**attempt)
+        return wait * (1.0 + self.jitter * (2.0 * random.random() - 1.0))  # noqa: S311  no secret
+
+    def run(self, what: str, attempt: Callable[[int], R], *, repeatable: bool = True) -> R:
+        """Call until it succeeds, fails for good, or the retries are used up.
+
+        ``repeatable`` tells whether the work may be done again although the last try may have been committed.
+        """
+        for number in range(self.retries + 1):
+            try:
+                return attempt(number)
+            except (TransientError, LockTimeoutError) as error:
+                if not is_transient(error, repeatable=repeatable) or number == self.retries:
+                    raise
+                wait = self.delay(number)
+                log.warning("%s: %s; try %d follows in %.2f s", what, error.code, number + 2, wait)
+                if self.on_retry is not None:
+                    self.on_retry(error, number + 1, wait)
+                time.sleep(wait)
+        raise AssertionError("the last try returns or raises")
+
+
+def is_transient(error: StoreError, *, repeatable: bool) -> bool:
+    """Tell whether another try may help and can do no harm."""
+    if isinstance(error, TransientError):
+        return repeatable or not error.outcome_unknown
+    # PostgreSQL's lock_timeout (55P03). The writers' queue of SQLite has waited its whole limit already.
+    return isinstance(error, LockTimeoutError) and error.code == "55P03"

@@ -1,0 +1,162 @@
+"""The session: one transaction on one connection, as a repository's body sees it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from agentos_store.engine.statement import Prepared, Statement, build_model, insert_into
+from agentos_store.engine.violations import IntegrityViolation, explain
+from agentos_store.errors import UsageError
+from agentos_store.types import new_ulid, now
+
+if TYPE_CHECKING:
+    from agentos_store.base import Base
+    from agentos_store.engine.capabilities import Capabilities
+
+M = TypeVar("M")
+B = TypeVar("B", bound="Base")
+
+
+class Connection(Protocol):
+    """What a dialect's room gives a session: prepared statements in, rows out, faults as the store's errors."""
+
+    capabilities: Capabilities
+
+    def prepared(self, statement: Statement[M]) -> Prepared[M]:
+        """Return the statement as it is compiled for this database."""
+
+    def execute(self, prepared: Prepared[Any], values: list[object]) -> tuple[list[Any], int]:
+        """Execute and return the rows and the number of rows that were found or changed."""
+
+    def execute_many(self, prepared: Prepared[Any], values: Sequence[list[object]]) -> int:
+        """Execute once for each list of values; return the number of rows that were changed."""
+
+
+class Call:
+    """What stays the same when one call is tried again: the keys and the times that its body draws."""
+
+    __slots__ = ("_drawn", "attempt")
+
+    def __init__(self) -> None:
+        self.attempt = 0
+        """0 at the first try."""
+        self._drawn: list[Any] = []
+
+    def draw(self, position: int, make: Any) -> Any:
+        """Return what the first try drew at this position, or draw it now."""
+        if position == len(self._drawn):
+            self._drawn.append(make())
+        return self._drawn[position]
+
+
+class Session:
+    """One transaction on one connection.
+
+    Statements are prepared once for each database; rows come back as detached models. A value that the store refuses
+    raises InvalidValueError before anything is sent.
+    """
+
+    __slots__ = ("_call", "_connection", "_position", "_single", "capabilities", "read_only", "wrote")
+
+    def __init__(self, connection: Connection, call: Call, *, read_only: bool = False, single: bool = False) -> None:
+        self._connection = connection
+        self._call = call
+        self._position = 0
+        self._single = single
+        self.capabilities = connection.capabilities
+        """What this database can do."""
+        self.read_only = read_only
+        self.wrote = False
+        """Whether a statement of this session has changed a row."""
+
+    @property
+    def repeated(self) -> bool:
+        """Whether an earlier try of the same call may have been committed."""
+        return self._call.attempt > 0
+
+    def new_ulid(self) -> str:
+        """Return a new key, the same one when the call is tried again."""
+        return str(self._draw(new_ulid))
+
+    def now(self) -> dt.datetime:
+        """Return the time in UTC, the same one when the call is tried again; no two calls in a process get the same."""
+        time: dt.datetime = self._draw(now)
+        return time
+
+    def all(self, statement: Statement[M], values: Mapping[str, object] = {}) -> list[M]:  # noqa: B006  never changed
+        """Execute and return every row."""
+        prepared, rows, _ = self._execute(statement, values)
+        build = prepared.build
+        return [build(row) for row in rows]
+
+    def first(self, statement: Statement[M], values: Mapping[str, object] = {}) -> M | None:  # noqa: B006
+        """Execute and return the first row, or None."""
+        prepared, rows, _ = self._execute(statement, values)
+        return prepared.build(rows[0]) if rows else None
+
+    def execute(self, statement: Statement[Any], values: Mapping[str, object] = {}) -> int:  # noqa: B006
+        """Execute and return how many rows were changed."""
+        return self._execute(statement, values)[2]
+
+    def execute_many(self, statement: Statement[Any], values: Sequence[Mapping[str, object]]) -> int:
+        """Execute once for each set of values, in as few round trips as the driver can; return the changed rows."""
+        if not values:
+            return 0
+        prepared = self._connection.prepared(statement)
+        self._admit(prepared)
+        count = self._connection.execute_many(prepared, [prepared.encode(each) for each in values])
+        self.wrote = self.wrote or count > 0
+        return count
+
+    def insert(self, model: type[B], values: Mapping[str, object]) -> B:
+        """Insert one row and return it; columns without a value get NULL, an identity its number.
+
+        Raises AlreadyExistsError for a key that is taken and NotFoundError for a parent that does not exist.
+        """
+        statement, identity = _insertion(model)
+        row = dict.fromkeys(model.table().columns.keys()) | dict(values)
+        try:
+            if identity is None:
+                self.execute(statement, row)
+            else:
+                (row[identity],) = self.all(statement, row)[0]
+        except IntegrityViolation as violation:
+            raise explain(violation, model, row, self) from violation
+        return build_model(model, row)
+
+    def _execute(self, statement: Statement[M], values: Mapping[str, object]) -> tuple[Prepared[M], list[Any], int]:
+        connection = self._connection
+        prepared = connection.prepared(statement)
+        if prepared.writes:
+            self._admit(prepared)
+        rows, count = connection.execute(prepared, prepared.encode(values))
+        if prepared.writes and count:
+            self.wrote = True
+        return prepared, rows, count
+
+    def _admit(self, prepared: Prepared[Any]) -> None:
+        if self.read_only:
+            raise UsageError("this transaction only reads; open it without read_only to write")
+        if self._single and self.wrote:
+            # Without a transaction around them two writes could be torn apart.
+            raise UsageError(f"an operation declared as one statement sent a second one: {prepared.text[:80]}")
+
+    def _draw(self, make: Any) -> Any:
+        value = self._call.draw(self._position, make)
+        self._position += 1
+        return value
+
+
+_insertions: dict[type[Any], tuple[Statement[Any], str | None]] = {}
+
+
+def _insertion(model: type[Base]) -> tuple[Statement[Any], str | None]:
+    """Return the INSERT of one whole row, and the identity column whose number it returns."""
+    found = _insertions.get(model)
+    if found is None:
+        identity = next((c.name for c in model.table().columns if c.identity is not None), None)
+        found = (Statement(insert_into(model, returning=[identity] if identity else [])), identity)
+        _insertions[model] = found
+    return found

@@ -1,0 +1,19 @@
+"""SQL functions that our statements call on SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from agentos_store.types import from_text, json_contains
+
+
+def register_functions(raw: sqlite3.Connection) -> None:
+    """Make the functions known to a connection."""
+    raw.create_function("agentos_json_contains", 2, json_contains, deterministic=True)
+    raw.create_function("agentos_seconds_between", 2, _seconds_between, deterministic=True)
+
+
+def _seconds_between(start: str | None, end: str | None) -> float | None:
+    if start is None or end is None:
+        return None
+    return (from_text(end) - from_text(start)).total_seconds()

@@ -1,0 +1,203 @@
+"""Statements that are derived from the models once and then handed to the driver as they are.
+
+SQLAlchemy builds and compiles a statement; what comes out, the text with its parameters in order, is kept for each
+database. A call only encodes its values, executes, and turns rows into detached models, without a unit of work: one
+``INSERT`` costs the driver 29 µs, the same through a compiled Core statement 89 µs, through the ORM 539 µs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from sqlalchemy import Delete, Insert, Select, Update, bindparam, insert, inspect
+from sqlalchemy.orm import configure_mappers
+
+from agentos_store.types import Gate
+
+if TYPE_CHECKING:
+    from sqlalchemy import Column, Dialect
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+    from agentos_store.base import Base
+
+M = TypeVar("M")
+
+Encode = Callable[[object, str], object]
+Decode = Callable[[Any], object]
+
+
+class Statement(Generic[M]):
+    """One statement of a repository, compiled at its first use on each database.
+
+    Values are named: ``bindparam("task_id")`` takes ``{"task_id": …}`` of a call. ``returns`` is the model that a
+    row becomes; without it a row is a tuple.
+    """
+
+    __slots__ = ("element", "lasting", "returns", "writes")
+
+    def __init__(
+        self,
+        element: Select[Any] | Insert | Update | Delete,
+        *,
+        returns: type[M] | None = None,
+        writes: bool | None = None,
+        lasting: bool = True,
+    ) -> None:
+        self.element = element
+        self.returns = returns
+        self.lasting = lasting
+        """True for a statement that a module holds: its compiled form is kept for as long as the process lives."""
+        self.writes = element.is_dml if writes is None else writes
+        """True also for a SELECT over data-modifying common table expressions."""
+
+    def prepare(self, dialect: Dialect, schema: str | None) -> Prepared[M]:
+        """Compile the statement for one database."""
+        translate = {} if schema is None else {"schema_translate_map": {None: schema}, "render_schema_translate": True}
+        compiled = cast(
+            "SQLCompiler",
+            self.element.compile(dialect=dialect, **translate),  # type: ignore[arg-type]  the compiler's own keywords
+        )
+        binds = [_encoder(compiled, name, dialect) for name in compiled.positiontup or ()]
+        columns: Sequence[Column[Any]] = tuple(self.element.exported_columns) if _returns_rows(self.element) else ()
+        return Prepared(compiled.string, binds, columns, self.returns, dialect, writes=self.writes)
+
+
+class Prepared(Generic[M]):
+    """The text of a statement for one database, and the way its values go in and its rows come out."""
+
+    __slots__ = ("_binds", "_constants", "build", "text", "writes")
+
+    def __init__(  # noqa: PLR0913  the parts of one compiled statement
+        self,
+        text: str,
+        binds: Sequence[tuple[str, Encode | None, object]],
+        columns: Sequence[Column[Any]],
+        returns: type[M] | None,
+        dialect: Dialect,
+        *,
+        writes: bool,
+    ) -> None:
+        self.text = text
+        self.writes = writes
+        self._binds = tuple(binds)
+        decoders = [_decoder(column.type, dialect) for column in columns]
+        self.build: Callable[[Sequence[Any]], M]
+        """Make a row into a model, or into a tuple of decoded values."""
+        self.build = _tuple_builder(decoders) if returns is None else _model_builder(returns, columns, decoders)
+
+    def encode(self, values: Mapping[str, object]) -> list[object]:
+        """Return the driver's values in the order of the text; raise InvalidValueError for what the store refuses."""
+        return [
+            constant if name is None else values[name] if encode is None else encode(values[name], name)
+            for name, encode, constant in self._binds
+        ]
+
+
+def insert_into(model: type[Base], *, returning: Iterable[str] = ()) -> Insert:
+    """Return an INSERT with one named value for each column that the database does not number itself."""
+    table = model.table()
+    columns = {c.name: bindparam(c.name, type_=c.type) for c in table.columns if not numbered_by_database(c)}
+    statement = insert(table).values(columns)
+    names = tuple(returning)
+    return statement.returning(*(table.c[name] for name in names)) if names else statement
+
+
+def numbered_by_database(column: Column[Any]) -> bool:
+    """Tell whether the database gives the column its value: an identity."""
+    return column.identity is not None
+
+
+def _returns_rows(element: Select[Any] | Insert | Update | Delete) -> bool:
+    return isinstance(element, Select) or bool(element._returning)  # noqa: SLF001  no public question exists
+
+
+def _encoder(compiled: SQLCompiler, name: str, dialect: Dialect) -> tuple[str | None, Encode | None, object]:
+    bind = compiled.binds[name]
+    encode: Encode | None
+    if isinstance(bind.type, Gate):
+        encode = bind.type.encoder(dialect)
+    else:
+        process = bind.type.dialect_impl(dialect).bind_processor(dialect)
+        encode = None if process is None else (lambda value, _name: process(value))
+    if bind.required:
+        return bind.key, encode, None
+    value = bind.effective_value
+    return None, None, value if encode is None else encode(value, bind.key)
+
+
+def _decoder(type_: Any, dialect: Dialect) -> Decode | None:
+    if isinstance(type_, Gate):
+        return type_.decoder(dialect)
+    process = type_.dialect_impl(dialect).result_processor(dialect, None)
+    return cast("Decode | None", process)
+
+
+def _tuple_builder(decoders: Sequence[Decode | None]) -> Callable[[Sequence[Any]], Any]:
+    if not any(decoders):
+        return tuple
+    pairs = tuple(decoders)
+
+    def build(row: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(
+            value if decode is None or value is None else decode(value)
+            for decode, value in zip(pairs, row, strict=True)
+        )
+
+    return build
+
+
+def _model_builder(
+    model: type[M], columns: Sequence[Column[Any]], decoders: Sequence[Decode | None]
+) -> Callable[[Sequence[Any]], M]:
+    shape = _shape(model)
+    # By name, for the columns may come out of a common table expression.
+    keys = tuple(shape.keys[column.name] for column in columns)
+    todo = tuple((i, key, decode) for i, (key, decode) in enumerate(zip(keys, decoders, strict=True)) if decode)
+    new_instance, mapped, identity = shape.new_instance, shape.mapped, shape.identity
+
+    def build(row: Sequence[Any]) -> M:
+        instance = new_instance()
+        values = instance.__dict__
+        values.update(zip(keys, row, strict=True))
+        for i, key, decode in todo:
+            if row[i] is not None:
+                values[key] = decode(row[i])
+        # A key makes the instance detached, as if a session had loaded and expunged it.
+        values["_sa_instance_state"].key = (mapped, tuple(values[key] for key in identity), None)
+        return cast("M", instance)
+
+    return build
+
+
+def build_model(model: type[M], values: Mapping[str, object]) -> M:
+    """Return a detached, complete model made from values by column name, for a row that was just written."""
+    shape = _shape(model)
+    instance = shape.new_instance()
+    state = instance.__dict__
+    for name, key in shape.keys.items():
+        state[key] = values[name]
+    state["_sa_instance_state"].key = (shape.mapped, tuple(state[key] for key in shape.identity), None)
+    return cast("M", instance)
+
+
+class _Shape:
+    """How instances of a model are made without its constructor."""
+
+    __slots__ = ("identity", "keys", "mapped", "new_instance")
+
+    def __init__(self, model: type[Any]) -> None:
+        # Until the mappers are configured an attribute cannot be read.
+        configure_mappers()
+        mapper = inspect(model)
+        self.keys = {column.name: mapper.get_property_by_column(column).key for column in mapper.columns}
+        """Attribute by column."""
+        self.identity = tuple(self.keys[column.name] for column in mapper.primary_key)
+        self.mapped = mapper.class_
+        self.new_instance: Callable[[], Any] = mapper.class_manager.new_instance
+
+
+@cache
+def _shape(model: type[Any]) -> _Shape:
+    return _Shape(model)

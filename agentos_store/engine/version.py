@@ -1,0 +1,41 @@
+"""The version table, read without Alembic: which revision a database is at."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import psycopg
+
+TABLE = "agentos_store_version"
+"""Its columns are ``revision`` and ``applied_at``. A name of our own lets two applications share a database."""
+
+HEAD = "0005_housekeeping"
+"""The newest revision in ``migrations/versions``, which this code is written for; a test holds the two together."""
+
+
+def read_revision_sqlite(raw: sqlite3.Connection) -> str | None:
+    """Return the revision in an SQLite file; None when there is no version table or no row in it."""
+    try:
+        row = raw.execute(f"SELECT revision FROM {TABLE}").fetchone()  # noqa: S608  a constant
+    except sqlite3.OperationalError as error:
+        if raw.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (TABLE,)).fetchone():
+            raise
+        del error
+        return None
+    return None if row is None else str(row[0])
+
+
+def revision_query(schema: str) -> str:
+    """Return the query for the revision in a PostgreSQL schema."""
+    quoted = '"' + schema.replace('"', '""') + '"'
+    return f"SELECT revision FROM {quoted}.{TABLE}"  # noqa: S608  quoted above
+
+
+def read_revision_postgresql(cursor: psycopg.Cursor[Any], schema: str) -> str | None:
+    """Return the revision in a PostgreSQL schema; None when there is no version table or no row in it."""
+    try:
+        row = cursor.execute(revision_query(schema)).fetchone()
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+        return None
+    return None if row is None else str(row[0])

@@ -1,0 +1,1 @@
+"""What the store remembers of its own upkeep: maintenance runs and imports."""

@@ -1,0 +1,1 @@
+"""Importers: what older registries hold, brought into the store."""

@@ -1,0 +1,92 @@
+"""What the rows of a registry may refer to: the keys of the rows that become records, by a pass over their tables."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from agentos_store.importers.agentos.keys import KeySets
+from agentos_store.importers.agentos.report import Problem, SetAside
+from agentos_store.importers.agentos.row import Row
+from agentos_store.importers.agentos.shapes import KEYS, VERSION_TABLE
+from agentos_store.importers.agentos.source import SourceFile
+from agentos_store.importers.agentos.times import EPOCH
+
+SESSION_TABLES: Final = ("task_sessions", "chat_sessions", "webui_sessions")
+
+
+class References:
+    """Answers whether a project, a repository, a session or a task is among the records."""
+
+    def __init__(self, source: SourceFile, keys: KeySets) -> None:
+        self._source = source
+        self.keys = keys
+        self._known: set[str] = set()
+
+    def has_project(self, project_id: str) -> bool:
+        return self._has("project", project_id, self._find_projects)
+
+    def has_repo(self, project_id: str, repo_id: str) -> bool:
+        return self._has("repo", pair(project_id, repo_id), self._find_repos)
+
+    def has_session(self, session_id: str) -> bool:
+        return self._has("session", session_id, self._find_sessions)
+
+    def has_task(self, task_id: str) -> bool:
+        return self._has("task", task_id, self._find_tasks)
+
+    def session_places(self, session_id: str) -> list[tuple[str, int]]:
+        """Return the table and row number of each row of this session."""
+        self.has_session(session_id)
+        return list(self.keys.places(session_id))
+
+    @functools.cached_property
+    def around(self) -> dt.datetime:
+        """The time for rows that tell of none: when the registry got its last version, the same in each run."""
+        moments = [row.time("applied_at") for row in self._rows(VERSION_TABLE)]
+        return max((moment for moment in moments if moment is not None), default=EPOCH)
+
+    def _has(self, kind: str, key: str, find: Callable[[], None]) -> bool:
+        if kind not in self._known:
+            find()
+            self._known.add(kind)
+        return self.keys.has(kind, key)
+
+    def _rows(self, table: str) -> Iterator[Row]:
+        for found in self._source.rows(table):
+            if not isinstance(found, Problem):
+                yield Row(found, KEYS.get(table))
+
+    def _identified(self, table: str) -> Iterator[tuple[Row, str]]:
+        for row in self._rows(table):
+            try:
+                yield row, row.identifier(KEYS[table])
+            except SetAside:
+                continue
+
+    def _find_projects(self) -> None:
+        for _, project_id in self._identified("projects"):
+            self.keys.add("project", project_id)
+
+    def _find_repos(self) -> None:
+        for row, repo_id in self._identified("project_repos"):
+            project_id = row.text("project_id")
+            if project_id and self.has_project(project_id):
+                self.keys.add("repo", pair(project_id, repo_id))
+
+    def _find_sessions(self) -> None:
+        for table in SESSION_TABLES:
+            for row, session_id in self._identified(table):
+                self.keys.add("session", session_id)
+                self.keys.stand(session_id, table, row.rowid)
+
+    def _find_tasks(self) -> None:
+        for _, task_id in self._identified("tasks"):
+            self.keys.add("task", task_id)
+
+
+def pair(*parts: str) -> str:
+    """Make one key of several texts, each with its length, so that no two lists of texts make the same."""
+    return "".join(f"{len(part)}:{part}" for part in parts)

@@ -1,0 +1,230 @@
+"""An AgentOS registry, read.
+
+::
+
+    with open_registry("store/registry.sqlite") as registry:
+        for item in registry.tasks():
+            if isinstance(item, Problem):
+                ...  # a row that was set aside, or rows that cannot be read
+            else:
+                ...  # a TaskRecord
+
+Each iterator may be started as often as one likes, gives the same each time, and holds one row at a time in memory.
+Every row of the source comes out as a record, as part of one, or as a Problem.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from agentos_store.errors import InvalidValueError, NotFoundError, SchemaMismatchError
+from agentos_store.importers.agentos.audits import audit_row, read_audit
+from agentos_store.importers.agentos.keys import KeySets
+from agentos_store.importers.agentos.projects import read_project, read_repo
+from agentos_store.importers.agentos.records import (
+    AuditRecord,
+    LineageRecord,
+    ProjectRecord,
+    RepoRecord,
+    SessionRecord,
+    TaskRecord,
+)
+from agentos_store.importers.agentos.references import SESSION_TABLES, References
+from agentos_store.importers.agentos.report import Problem, SetAside
+from agentos_store.importers.agentos.row import Row
+from agentos_store.importers.agentos.sessions import merged, read_session
+from agentos_store.importers.agentos.shapes import COLUMNS, KEYS, LATER, VERSION_TABLE, Shape, shape_of
+from agentos_store.importers.agentos.source import Found, SourceFile
+from agentos_store.importers.agentos.tasks import read_lineage, read_task
+
+T = TypeVar("T")
+
+EXPECTED: Final = (0, 25)
+
+_VERSION: Final = re.compile(r"v?([0-9]{1,9})\.([0-9]{1,9})(?:\.([0-9]{1,9}))?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """How many rows the tables have that no iterator reads."""
+
+    later: Mapping[str, int]
+    """Tables with a place in the store that nothing brings there yet."""
+    no_place: Mapping[str, int]
+    """Tables that the store has no place for."""
+
+
+def open_registry(path: str | os.PathLike[str]) -> Registry:
+    """Open a registry for reading; the file stays as it is, and nothing appears beside it.
+
+    NotFoundError: there is no such file. InvalidValueError: it is no SQLite database, damaged where all of it hangs on,
+    or no registry. SchemaMismatchError: a registry of another version than 0.25. UnavailableError: the system refuses
+    the file, or AgentOS keeps writing to it.
+    """
+    return Registry(path)
+
+
+class Registry:
+    """An open registry; close it, or use it in a ``with`` block."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        with ExitStack() as stack:
+            self._source = stack.enter_context(SourceFile(path))
+            columns = {table: frozenset(names) for table, names in self._source.tables.items()}
+            if "tasks" not in columns or VERSION_TABLE not in columns:
+                raise InvalidValueError("path", "it is no AgentOS registry")
+            self.version = self._checked_version()
+            """Of its schema: ``"0.25.0"``."""
+            self.shape = shape_of(columns)
+            self._references = References(self._source, stack.enter_context(KeySets()))
+            self.problems = (*self._source.problems, *self._odd_columns())
+            """Of the file as a whole and of the definitions of its tables."""
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stack.close()
+
+    @property
+    def changed(self) -> bool:
+        """Whether the file was written to since it was opened; what was read is then not to be relied on."""
+        return self._source.changed
+
+    def check(self) -> tuple[Problem, ...]:
+        """Walk through the whole file and return what SQLite finds wrong with its structure."""
+        return self._source.check()
+
+    def projects(self) -> Iterator[ProjectRecord | Problem]:
+        """Give the projects."""
+        keys = self._references.keys
+        ids, names = keys.fresh("id"), keys.fresh("name")
+        yield from self._records("projects", lambda row: read_project(row, self._references, ids, names))
+
+    def repos(self) -> Iterator[RepoRecord | Problem]:
+        """Give the repositories of the projects."""
+        ids = self._references.keys.fresh("id")
+        yield from self._records("project_repos", lambda row: read_repo(row, self._references, ids))
+
+    def sessions(self) -> Iterator[SessionRecord | Problem]:
+        """Give the sessions of all tables that have some; one that stands in several rows comes with the first."""
+        for table in SESSION_TABLES:
+            for item in self._records(table, self._session):
+                if item is not None:
+                    yield item
+
+    def tasks(self, *, keep_status: bool = False) -> Iterator[TaskRecord | Problem]:
+        """Give the tasks.
+
+        Those that waited or ran come paused, or with ``keep_status`` pending and running.
+        """
+        ids = self._references.keys.fresh("id")
+        yield from self._records("tasks", lambda row: read_task(row, self._references, ids, keep_status=keep_status))
+
+    def lineage(self) -> Iterator[LineageRecord | Problem]:
+        """Give the links of the tasks, in the order in which they were recorded."""
+        links = self._references.keys.fresh("link")
+        before: dt.datetime | None = None
+
+        def read(row: Row) -> LineageRecord:
+            nonlocal before
+            record = read_lineage(row, self._references, links, before)
+            before = record.created_at
+            return record
+
+        yield from self._records("task_lineage", read)
+
+    def audits(self) -> Iterator[AuditRecord | Problem]:
+        """Give the audit trails, in the order in which they were recorded."""
+        decisions = self._references.keys.fresh("decision")
+        before: dt.datetime | None = None
+
+        def read(row: Row) -> AuditRecord:
+            nonlocal before
+            record = read_audit(row, self._references, decisions, before)
+            before = record.created_at
+            return record
+
+        yield from self._records("task_audits", read, take=audit_row)
+
+    def raw(self, table: str) -> Iterator[Found | Problem]:
+        """Give the rows of any table as they were found, for an export of what has no place."""
+        if table not in self._source.tables:
+            raise NotFoundError("table", table)
+        return self._source.rows(table)
+
+    def not_yet(self) -> NotYet:
+        """Count the rows of the tables that no iterator reads."""
+        read = {VERSION_TABLE, *COLUMNS[Shape.AGENTOS]}
+        counts = {table: self._source.count(table) for table in sorted(self._source.tables) if table not in read}
+        return NotYet(
+            later={table: number for table, number in counts.items() if table in LATER},
+            no_place={table: number for table, number in counts.items() if table not in LATER},
+        )
+
+    def _records(
+        self, table: str, read: Callable[[Row], T], *, take: Callable[[Found], Row] | None = None
+    ) -> Iterator[T | Problem]:
+        for found in self._source.rows(table):
+            if isinstance(found, Problem):
+                yield found
+                continue
+            row = take(found) if take is not None else Row(found, KEYS.get(table))
+            try:
+                yield read(row)
+            except SetAside as aside:
+                yield Problem(table, row.key, aside.reason)
+
+    def _session(self, row: Row) -> SessionRecord | None:
+        record = read_session(row, self._references)
+        places = self._references.session_places(record.id)
+        if (row.table, row.rowid) in places[1:]:
+            return None
+        for table, rowid in places[1:]:
+            found = self._source.row(table, rowid)
+            if found is not None:
+                record = merged(record, read_session(Row(found, KEYS[table]), self._references), table)
+        return record
+
+    def _checked_version(self) -> str:
+        expected = ".".join(map(str, EXPECTED))
+        versions: list[tuple[tuple[int, ...], str]] = []
+        for found in self._source.rows(VERSION_TABLE):
+            if isinstance(found, Problem):
+                self._source.problems.append(found)
+            elif version := _VERSION.fullmatch(Row(found, "version").word("version")):
+                versions.append((tuple(int(part or 0) for part in version.groups()), version[0].removeprefix("v")))
+        if not versions:
+            raise SchemaMismatchError(found=None, expected=expected, why="the registry does not tell its version")
+        numbers, version_text = max(versions)
+        if numbers[:2] != EXPECTED:
+            why = f"the registry has version {version_text}, and {expected} can be read; migrate it with AgentOS first"
+            raise SchemaMismatchError(found=version_text, expected=expected, why=why)
+        return version_text
+
+    def _odd_columns(self) -> Iterator[Problem]:
+        for table, expected in COLUMNS[self.shape].items():
+            there = self._source.tables.get(table)
+            if there is None:
+                yield Problem(table, "*", "the table cannot be read, or is not there")
+                continue
+            for column in expected:
+                if column not in there:
+                    yield Problem(table, f"column {column}", "it is not there")
+            for column in there:
+                if column not in expected:
+                    yield Problem(table, f"column {column}", "it is not known, so it is not read")

@@ -1,0 +1,225 @@
+"""One row of the source on its way to a record: its values are taken one by one, and each repair is noted."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from agentos_store.importers.agentos.jsontext import JSON, UNSTORABLE, parse_json, scrub
+from agentos_store.importers.agentos.report import Repair, SetAside
+from agentos_store.importers.agentos.source import Found, Value
+from agentos_store.importers.agentos.times import EPOCH, parse_time
+
+ORIGIN_KEY: Final = "agentos"
+"""Where in the free JSON of a record stands what has no field of its own."""
+
+KEY_LENGTH: Final = 255
+
+_CONTROL: Final = re.compile("[\x01-\x1f\x7f-\x9f]")
+_ULID: Final = re.compile("[0-7][0-9A-HJKMNP-TV-Z]{25}")
+_CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+class Row:
+    """A row, its values, and what has been repaired so far."""
+
+    def __init__(self, found: Found, key_column: str | None, values: Mapping[str, Value] | None = None) -> None:
+        self.table = found.table
+        self.rowid = found.rowid
+        self._values = found.values if values is None else values
+        self._repairs: list[Repair] = []
+        self._origin: dict[str, JSON] = {}
+        self.key = f"rowid {found.rowid}"
+        if key_column is None:
+            self.key = str(found.rowid)
+        elif key := _as_text(self._values.get(key_column)):
+            self.key = UNSTORABLE.sub("\ufffd", key)[:KEY_LENGTH]
+
+    @property
+    def repairs(self) -> tuple[Repair, ...]:
+        return tuple(self._repairs)
+
+    def repaired(self, what: str) -> None:
+        """Note a repair, once."""
+        repair = Repair(self.table, self.key, what)
+        if repair not in self._repairs:
+            self._repairs.append(repair)
+
+    def keep(self, name: str, value: JSON) -> None:
+        """Keep a value that has no field of its own; ``with_origin`` puts it into the record's free JSON."""
+        self._origin[name] = value
+
+    def has_column(self, column: str) -> bool:
+        return column in self._values
+
+    def is_null(self, column: str) -> bool:
+        return self._values.get(column) is None
+
+    def text(self, column: str) -> str | None:
+        """Return a text as the store takes it, or None."""
+        text = _as_text(self._values.get(column))
+        if text is None or not UNSTORABLE.search(text):
+            return text
+        self.repaired(f"{column}: bytes that are no text, or U+0000, became U+FFFD")
+        return _without_damage(text)
+
+    def identifier(self, column: str) -> str:
+        """Return a key of the store; set the row aside when this can be none."""
+        text = self.text(column)
+        if not text:
+            raise SetAside(f"it has no {column}")
+        return self._usable(column, text)
+
+    def reference(self, column: str) -> str | None:
+        """Return a key of the store or None; one that can be none is dropped and noted."""
+        text = self.text(column)
+        if not text:
+            return None
+        try:
+            return self._usable(column, text)
+        except SetAside as aside:
+            self.repaired(f"{aside.reason}, so it is left out")
+            self.keep(column, text)
+            return None
+
+    def word(self, column: str) -> str:
+        """Return a word of an enumeration, case folded; empty when there is none."""
+        return (self.text(column) or "").strip().casefold()
+
+    def time(self, column: str) -> dt.datetime | None:
+        """Return a time, or None; what is no time is noted and dropped."""
+        value = self._values.get(column)
+        if isinstance(value, bytes):
+            value = _as_text(value)
+        if value is None or value == "":
+            return None
+        try:
+            moment, repaired = parse_time(value)
+        except ValueError as error:
+            self.repaired(f"{column}: {_shown(value)} is left out: {error}")
+            return None
+        if repaired:
+            self.repaired(f"{column}: {_shown(value)} was read as {moment.isoformat()}")
+        return moment
+
+    def first_time(self, column: str, *others: str, otherwise: dt.datetime) -> dt.datetime:
+        """Return the time in a column that must have one; if it has none the first of the others, noted."""
+        for name in (column, *others):
+            moment = self.time(name)
+            if moment is not None:
+                if name != column and self.has_column(column):
+                    self.repaired(f"{column}: it was missing, so it was taken from {name}")
+                return moment
+        self.repaired(f"{column}: it was missing, so it was taken from what is around it")
+        return otherwise
+
+    def json(self, column: str) -> JSON:
+        """Return the value of a JSON text as plain JSON of the store; what is no JSON is kept as text and noted."""
+        text = self.text(column)
+        if text is None:
+            return None
+        if not text.strip():
+            self.repaired(f"{column}: an empty text is no JSON")
+            return None
+        try:
+            value, repeated = parse_json(text)
+        except ValueError:
+            self.repaired(f"{column}: it is no JSON; its text is kept")
+            self.keep(column, text)
+            return None
+        return self._scrubbed(column, value, repeated=repeated)
+
+    def object(self, column: str) -> dict[str, JSON] | None:
+        """Return the object of a JSON text; anything else is kept aside and noted."""
+        value = self.json(column)
+        if value is None or isinstance(value, dict):
+            return value
+        self.repaired(f"{column}: it is JSON but no object; its value is kept")
+        self.keep(column, value)
+        return None
+
+    def exact_json(self, column: str) -> JSON:
+        """Return the value of a JSON text as it is; what is no JSON becomes ``{"unparsed": text}`` and is noted."""
+        found = self._values.get(column)
+        if isinstance(found, int) or (isinstance(found, float) and math.isfinite(found)):
+            return found
+        text = _as_text(found)
+        if text is None:
+            return None
+        clean = _without_damage(text, keep_nul=True)
+        if clean != text:
+            self.repaired(f"{column}: bytes that are no text became U+FFFD")
+        try:
+            value, repeated = parse_json(clean)
+        except ValueError:
+            self.repaired(f"{column}: it is no JSON; its text is kept as 'unparsed'")
+            return {"unparsed": clean}
+        if repeated:
+            self.repaired(f"{column}: of a key that was there twice the last value is kept")
+        return value
+
+    def plain(self, column: str, value: JSON) -> JSON:
+        """Return a value that was read in another way as plain JSON of the store."""
+        return self._scrubbed(column, value, repeated=False)
+
+    def with_origin(self, free: dict[str, JSON] | None) -> dict[str, JSON] | None:
+        """Return the free JSON together with what was kept; None only when there is neither."""
+        if not self._origin:
+            return free
+        free = dict(free or {})
+        name, number = ORIGIN_KEY, 0
+        while name in free:
+            number += 1
+            name = f"{ORIGIN_KEY}_{number}"
+        free[name] = dict(self._origin)
+        return free
+
+    def _scrubbed(self, column: str, value: JSON, *, repeated: bool) -> JSON:
+        if repeated:
+            self.repaired(f"{column}: of a key that was there twice the last value is kept")
+        clean, changed = scrub(value)
+        if changed:
+            self.repaired(f"{column}: U+0000 or a lone surrogate became U+FFFD")
+        return clean
+
+    def _usable(self, column: str, text: str) -> str:
+        if len(text) > KEY_LENGTH:
+            raise SetAside(f"its {column} is longer than {KEY_LENGTH} characters")
+        if _CONTROL.search(text):
+            raise SetAside(f"its {column} has control characters")
+        return text
+
+
+def ulid_time(identifier: str) -> dt.datetime | None:
+    """Return the time that a ULID was made at; None for any other identifier."""
+    if not _ULID.fullmatch(identifier):
+        return None
+    milliseconds = 0
+    for letter in identifier[:10]:
+        milliseconds = milliseconds * 32 + _CROCKFORD.index(letter)
+    try:
+        return EPOCH + dt.timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return None
+
+
+def _as_text(value: Value) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    return str(value)
+
+
+def _without_damage(text: str, *, keep_nul: bool = False) -> str:
+    """Turn bytes that were no UTF-8 into U+FFFD, one for each broken sequence, and U+0000 as well."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return text if keep_nul else text.replace("\x00", "\ufffd")
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 40 else shown[:37] + "..."

@@ -1,0 +1,97 @@
+"""The two shapes that a registry at version 0.25 comes in, told apart by their columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from enum import StrEnum
+from typing import Final
+
+
+class Shape(StrEnum):
+    """Who made the tables."""
+
+    AGENTOS = "agentos"
+    """AgentOS's own migrations."""
+    DOCUMENT = "document"
+    """AgentOS's page on its database architecture, which differs from them."""
+
+
+_DOCUMENT_ONLY: Final = (("task_lineage", "lineage_id"), ("project_repos", "repo_path"), ("kb_chunks", "chunk_index"))
+_AGENTOS_ONLY: Final = (("task_lineage", "id"), ("project_repos", "workspace_relpath"), ("kb_chunks", "start_line"))
+
+_PROJECTS: Final = (
+    "id path added_at name description status tags default_repo_id default_workdir settings created_at updated_at"
+    " created_by"
+)
+_TASKS: Final = (
+    "task_id session_id title status created_at updated_at created_by metadata route_plan_json requirements_json"
+    " selected_instance_id router_version"
+)
+_AUDITS: Final = (
+    "audit_id task_id repo_id level event_type payload created_at decision_id source_event_ts supervisor_processed_at"
+    " verdict_id"
+)
+
+COLUMNS: Final[Mapping[Shape, Mapping[str, tuple[str, ...]]]] = {
+    shape: {table: tuple(columns.split()) for table, columns in tables.items()}
+    for shape, tables in {
+        Shape.AGENTOS: {
+            "projects": _PROJECTS,
+            "project_repos": "repo_id project_id name remote_url default_branch workspace_relpath role is_writable"
+            " auth_profile created_at updated_at metadata",
+            "task_sessions": "session_id channel metadata created_at last_activity",
+            "chat_sessions": "session_id title task_id created_at updated_at metadata",
+            "webui_sessions": "session_id user_id created_at updated_at metadata",
+            "tasks": _TASKS,
+            "task_lineage": "id task_id kind ref_id phase created_at metadata",
+            "task_audits": _AUDITS,
+        },
+        Shape.DOCUMENT: {
+            "projects": _PROJECTS,
+            "project_repos": "id project_id repo_id repo_path added_at",
+            "webui_sessions": "session_id user_id created_at updated_at metadata",
+            "tasks": _TASKS,
+            "task_lineage": "lineage_id task_id kind ref_id phase created_at metadata",
+            "task_audits": _AUDITS,
+        },
+    }.items()
+}
+"""The columns that are read, by table; a registry that lacks one, or has another, is told of in its problems."""
+
+VERSION_TABLE: Final = "schema_version"
+
+KEYS: Final[Mapping[str, str]] = {
+    "projects": "id",
+    "project_repos": "repo_id",
+    "task_sessions": "session_id",
+    "chat_sessions": "session_id",
+    "webui_sessions": "session_id",
+    "tasks": "task_id",
+}
+"""The column that names a row in the report; where there is none it is the row's number."""
+
+LATER: Final[AbstractSet[str]] = frozenset(
+    {
+        "chat_messages",
+        "guardian_assignments",
+        "guardian_verdicts",
+        "kb_chunks",
+        "kb_embeddings",
+        "kb_sources",
+        "memory_items",
+        "supervisor_inbox",
+        "task_artifact_ref",
+        "task_dependency",
+        "task_repo_scope",
+        "webui_messages",
+    }
+)
+"""Tables with a place in the store that no iterator reads yet."""
+
+
+def shape_of(columns: Mapping[str, AbstractSet[str]]) -> Shape:
+    """Tell the shape by the columns of the tables; what damage leaves of them decides by majority."""
+    document = sum(column in columns.get(table, ()) for table, column in _DOCUMENT_ONLY)
+    agentos = sum(column in columns.get(table, ()) for table, column in _AGENTOS_ONLY)
+    return Shape.DOCUMENT if document > agentos else Shape.AGENTOS

@@ -1,0 +1,93 @@
+"""What is migrated: a URL, a schema, and the settings that say how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL
+
+from agentos_store.engine.urls import display, parse_url, sqlite_path
+from agentos_store.engine.version import read_revision_postgresql, read_revision_sqlite
+from agentos_store.errors import InvalidValueError
+
+DEFAULT_SCHEMA = "public"
+"""The PostgreSQL schema where none is named. It is always written out, so that no search_path matters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One database to migrate."""
+
+    url: URL
+    schema: str | None
+    """None on SQLite."""
+    settings: Any
+
+    @classmethod
+    def of(cls, url: str | URL | None, *, schema: str | None = None, settings: Any = None) -> Target:
+        """Resolve what a caller said, and what the environment says where the caller said nothing."""
+        from agentos_store.settings import Settings
+
+        settings = Settings.load() if settings is None else settings
+        parsed = parse_url(settings.to_url() if url is None else url)
+        name = schema or settings.schema_name
+        if parsed.drivername != "sqlite":
+            return cls(parsed, name or DEFAULT_SCHEMA, settings)
+        if schema is not None:
+            raise InvalidValueError("schema", "SQLite has none; give each tenant a file of its own")
+        if sqlite_path(parsed) is None:
+            raise InvalidValueError("url", "a database in memory is initialised by the store that opens it")
+        return cls(parsed, None, settings)
+
+    @property
+    def path(self) -> Path | None:
+        """The SQLite file; None on PostgreSQL."""
+        return sqlite_path(self.url) if self.schema is None else None
+
+    def describe(self) -> str:
+        """Return where it is, for people."""
+        return str(self.path) if self.schema is None else f"{display(self.url)} (schema {self.schema})"
+
+    def revision(self) -> str | None:
+        """Return the revision that the database is at, with one small query and no lock.
+
+        A store that this process has open lends its connection.
+        """
+        if self.path is not None:
+            return _revision_of_file(self.path, self.settings)
+        assert self.schema is not None
+        return _revision_of_schema(self.url, self.schema, self.settings)
+
+
+def _revision_of_file(path: Path, settings: Any) -> str | None:
+    import sqlite3
+
+    from agentos_store.engine.sqlite.backend import find_open
+    from agentos_store.engine.sqlite.connect import connect_reader
+    from agentos_store.engine.sqlite.faults import translate
+
+    backend = find_open(path)
+    if backend is not None:
+        return backend.revision()
+    if not path.exists() or path.stat().st_size == 0:
+        return None
+    raw = connect_reader(path, busy_timeout=settings.busy_timeout)
+    try:
+        return read_revision_sqlite(raw)
+    except sqlite3.Error as error:
+        raise translate(error) from None
+    finally:
+        raw.close()
+
+
+def _revision_of_schema(url: URL, schema: str, settings: Any) -> str | None:
+    from agentos_store.engine.postgresql.backend import find_open
+    from agentos_store.engine.postgresql.connect import connector
+
+    backend = find_open(url, schema)
+    if backend is not None:
+        return backend.revision()
+    with connector(url, settings)() as raw:
+        return read_revision_postgresql(raw.cursor(), schema)

@@ -1,0 +1,28 @@
+"""Every model of the store, and so the complete metadata."""
+
+from __future__ import annotations
+
+from agentos_store.agents.models import Agent
+from agentos_store.base import Base
+from agentos_store.conversations.models import Session, User
+from agentos_store.housekeeping.models import ImportLedgerEntry, MaintenanceRun
+from agentos_store.projects.models import Project, ProjectRepo
+from agentos_store.tasks.models import AuditPruningPermit, Task, TaskAudit, TaskAuditHead, TaskLineage
+
+__all__ = [
+    "Agent",
+    "AuditPruningPermit",
+    "Base",
+    "ImportLedgerEntry",
+    "MaintenanceRun",
+    "Project",
+    "ProjectRepo",
+    "Session",
+    "Task",
+    "TaskAudit",
+    "TaskAuditHead",
+    "TaskLineage",
+    "User",
+]
+
+metadata = Base.metadata

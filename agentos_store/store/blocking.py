@@ -1,0 +1,144 @@
+"""The store for threads: every call returns its result."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from sqlalchemy import URL, Engine
+
+from agentos_store.engine.backend import Backend, OpenTransaction
+from agentos_store.engine.capabilities import Capabilities
+from agentos_store.engine.retry import RetryPolicy
+from agentos_store.engine.session import Session
+from agentos_store.errors import UsageError
+from agentos_store.operation import Access, Blocking, refuse_inside_body
+from agentos_store.operations.status import Status, read_status
+from agentos_store.store.opening import open_backend
+from agentos_store.store.repositories import Repositories
+
+if TYPE_CHECKING:
+    from agentos_store.settings import Settings
+
+R = TypeVar("R")
+
+
+class _Direct:
+    """Runs each body in a transaction of its own."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def call(self, access: Access, name: str, body: Callable[[Session], Any], *, repeatable: bool) -> Any:
+        return self._backend.run(access, name, body, repeatable=repeatable)
+
+
+class TransactionRunner:
+    """Runs bodies in one open transaction, until it has ended."""
+
+    def __init__(self, transaction: OpenTransaction) -> None:
+        self._transaction = transaction
+        self._ended = False
+
+    def call(self, access: Access, name: str, body: Callable[[Session], Any], *, repeatable: bool) -> Any:
+        """Run the body; nothing is tried again here."""
+        del repeatable
+        if self._ended:
+            raise UsageError(f"{name}: the transaction has ended")
+        return self._transaction.run(access, body)
+
+    def end(self, *, commit: bool) -> None:
+        """End the transaction."""
+        self._ended = True
+        self._transaction.end(commit=commit)
+
+
+class Transaction(Repositories[Blocking]):
+    """Several operations, one transaction: all of them are stored, or none."""
+
+    def __init__(self, runner: TransactionRunner) -> None:
+        super().__init__(runner, asynchronous=False)
+
+
+class Store(Repositories[Blocking]):
+    """An open database. It may be used from many threads; it is a context manager that closes itself."""
+
+    def __init__(self, backend: Backend) -> None:
+        """Use ``Store.open``."""
+        super().__init__(_Direct(backend), asynchronous=False)
+        self._backend = backend
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        url: str | URL | Settings | None = None,
+        *,
+        schema: str | None = None,
+        settings: Settings | None = None,
+        engine: Engine | None = None,
+    ) -> Self:
+        """Open a database: by its URL, by settings, over an existing engine, or as the environment says.
+
+        Without anything it is the SQLite file ``./store/registry.sqlite``. An empty SQLite file is initialised;
+        anything else must be at the revision that this code knows, or SchemaMismatchError is raised. ``schema`` names
+        the PostgreSQL schema. An engine that was given is not disposed of at the end. Raises UnavailableError when
+        there is no connection to be had.
+        """
+        refuse_inside_body()
+        return cls(open_backend(url, schema=schema, settings=settings, engine=engine))
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this database can do."""
+        return self._backend.capabilities
+
+    @contextlib.contextmanager
+    def transaction(self, *, read_only: bool = False) -> Iterator[Transaction]:
+        """Put several operations into one transaction, over every repository.
+
+        It is committed at the end of the block and rolled back by an exception that leaves it. An operation that fails
+        inside leaves nothing behind, and the block may go on. On SQLite it holds the queue of writers from its start;
+        ``read_only`` waits for nobody and sees one moment. Nothing is tried again: see ``run``.
+        """
+        refuse_inside_body()
+        runner = TransactionRunner(self._backend.begin(read_only=read_only))
+        try:
+            yield Transaction(runner)
+        except BaseException:
+            runner.end(commit=False)
+            raise
+        runner.end(commit=True)
+
+    def run(self, work: Callable[[Transaction], R], *, retry: RetryPolicy | None = None) -> R:
+        """Run the function in a transaction and return its result; run it again after a passing fault.
+
+        So it must be a function that may be run more than once: it talks to the transaction and changes nothing else.
+        A commit whose answer was lost is not repeated, unless it is known that nothing was stored.
+        """
+
+        def attempt(_: int) -> R:
+            with self.transaction() as transaction:
+                return work(transaction)
+
+        return (retry or RetryPolicy()).run("run", attempt, repeatable=False)
+
+    def status(self) -> Status:
+        """Return what an operator looks at first: revision, size, counts, the oldest task that waits."""
+        return read_status(self._backend)
+
+    def close(self) -> None:
+        """Let running operations end and give back the connections; closing twice is no error."""
+        if not self._closed:
+            self._closed = True
+            self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""Tasks, their lineage, and their audit trail."""

@@ -1,0 +1,456 @@
+"""Operations on tasks."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import bindparam, delete, func, literal, select, update
+from sqlalchemy.dialects import postgresql
+
+from agentos_store.engine.session import Session
+from agentos_store.engine.statement import Statement, build_model, insert_into
+from agentos_store.engine.violations import IntegrityViolation, explain
+from agentos_store.errors import ConflictError, InvalidValueError, NotFoundError
+from agentos_store.operation import F, Repository, reads, reads_together, repeatable, walks, writes, writes_once
+from agentos_store.page import DEFAULT_LIMIT, Listing, Page, at_least, below, contains, equals
+from agentos_store.tasks.models import Task, TaskAudit, TaskAuditHead
+from agentos_store.tasks.transition import EVENT_TYPE, GET, Step, take
+from agentos_store.unset import UNSET, Unset, given
+
+_TASKS = Task.table()
+_AUDITS = TaskAudit.table()
+_HEADS = TaskAuditHead.table()
+_KEY = bindparam("task_id", type_=_TASKS.c.task_id.type)
+
+_LISTING = Listing(
+    Task,
+    filters={
+        "status": equals(Task.status),
+        "task_type": equals(Task.task_type),
+        "session_id": equals(Task.session_id),
+        "project_id": equals(Task.project_id),
+        "agent_id": equals(Task.agent_id),
+        "created_after": at_least(Task.created_at),
+        "created_before": below(Task.created_at),
+        "metadata": contains(Task.metadata_),
+    },
+    orders={"created_at": (_TASKS.c.created_at, _TASKS.c.task_id)},
+    default="created_at",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One step that a task took."""
+
+    audit_id: int
+    origin: str
+    """The status that it left."""
+    to: str
+    at: dt.datetime
+    by: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentTaskStats:
+    """What an agent's tasks came to."""
+
+    agent_id: str
+    total: int
+    by_status: Mapping[str, int]
+    success_rate: float | None
+    """Completed, of those that completed or failed; None while there are none."""
+    mean_duration: float | None
+    """Seconds, of those that completed; None while there are none."""
+
+
+class TaskRepository(Repository[F]):
+    """Tasks: units of work, from the wish to the result."""
+
+    name = "tasks"
+
+    @writes_once
+    @repeatable
+    def create(  # noqa: PLR0913  one parameter for each column
+        self,
+        session: Session,
+        *,
+        title: str,
+        task_id: str | None = None,
+        task_type: str = "",
+        priority: int = 0,
+        payload: Any = None,
+        session_id: str | None = None,
+        project_id: str | None = None,
+        agent_id: str | None = None,
+        route_plan: Any = None,
+        requirements: Any = None,
+        selected_instance_id: str | None = None,
+        router_version: str | None = None,
+        max_attempts: int = 3,
+        run_after: dt.datetime | None = None,
+        idempotency_key: str | None = None,
+        enqueue: bool = False,
+        created_by: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Task:
+        """Add a task in status ``created``, or ``pending`` with ``enqueue``; its identifier is made unless given.
+
+        A second call with the same ``idempotency_key`` and ``task_type`` returns the first one's task as it is now,
+        whatever else it asks for. Raises AlreadyExistsError for an identifier that is taken, and NotFoundError for
+        a session, project or agent that does not exist.
+        """
+        if not isinstance(max_attempts, bool) and isinstance(max_attempts, int) and max_attempts < 1:
+            raise InvalidValueError("max_attempts", "must be at least 1")
+        time = session.now()
+        row = dict.fromkeys(_TASKS.c.keys()) | {
+            "task_id": session.new_ulid() if task_id is None else task_id,
+            "title": title,
+            "status": "pending" if enqueue else "created",
+            "task_type": task_type,
+            "priority": priority,
+            "payload": payload,
+            "session_id": session_id,
+            "project_id": project_id,
+            "agent_id": agent_id,
+            "route_plan_json": route_plan,
+            "requirements_json": requirements,
+            "selected_instance_id": selected_instance_id,
+            "router_version": router_version,
+            "attempts": 0,
+            "max_attempts": max_attempts,
+            "run_after": run_after,
+            "lease_token": 0,
+            "idempotency_key": idempotency_key,
+            "version": 1,
+            "created_by": created_by,
+            "metadata": dict(metadata or {}),
+            "created_at": time,
+            "updated_at": time,
+        }
+        try:
+            added = session.execute(_INSERT, row)
+        except IntegrityViolation as violation:
+            raise explain(violation, Task, row, session) from None
+        if added:
+            return build_model(Task, row)
+        return self._taken(session, row, made_here=task_id is None)
+
+    def _taken(self, session: Session, row: Mapping[str, Any], *, made_here: bool) -> Task:
+        """Return the task that stood in the way of the new one, when it is the one that was asked for."""
+        if row["idempotency_key"] is not None:
+            found = session.first(_BY_IDEMPOTENCY_KEY, row)
+            if found is not None:
+                return found
+        found = session.first(GET, row)
+        if found is not None and made_here:
+            # An earlier try of this very call was committed, and its answer got lost.
+            return found
+        raise explain(IntegrityViolation("unique", "pk_tasks"), Task, row, session)
+
+    @reads
+    def get(self, session: Session, task_id: str) -> Task:
+        """Return the task; raise NotFoundError for an unknown identifier."""
+        return _required(session.first(GET, {"task_id": task_id}), task_id)
+
+    @reads
+    def find(self, session: Session, task_id: str) -> Task | None:
+        """Return the task, or None."""
+        return session.first(GET, {"task_id": task_id})
+
+    @reads
+    def exists(self, session: Session, task_id: str) -> bool:
+        """Tell whether there is such a task."""
+        return session.first(_EXISTS, {"task_id": task_id}) is not None
+
+    @reads
+    def list(  # noqa: PLR0913  its filters
+        self,
+        session: Session,
+        *,
+        status: str | None = None,
+        task_type: str | None = None,
+        session_id: str | None = None,
+        project_id: str | None = None,
+        agent_id: str | None = None,
+        created_after: dt.datetime | None = None,
+        created_before: dt.datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        order: str | None = None,
+        limit: int = DEFAULT_LIMIT,
+        cursor: str | None = None,
+        offset: int = 0,
+    ) -> Page[Task]:
+        """Return a page of tasks, the oldest first; ``order="-created_at"`` turns that round.
+
+        ``created_after`` is inclusive and ``created_before`` is not. ``metadata`` keeps the tasks whose metadata
+        contains it; on SQLite it narrows what the other filters leave.
+        """
+        filters = {
+            "status": status,
+            "task_type": task_type,
+            "session_id": session_id,
+            "project_id": project_id,
+            "agent_id": agent_id,
+            "created_after": created_after,
+            "created_before": created_before,
+            "metadata": None if metadata is None else dict(metadata),
+        }
+        return _LISTING.page(session, filters, order=order, limit=limit, cursor=cursor, offset=offset)
+
+    iterate = walks(list)
+
+    @reads
+    def count(  # noqa: PLR0913  its filters
+        self,
+        session: Session,
+        *,
+        status: str | None = None,
+        task_type: str | None = None,
+        session_id: str | None = None,
+        project_id: str | None = None,
+        agent_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Return how many tasks pass the filters."""
+        filters = {
+            "status": status,
+            "task_type": task_type,
+            "session_id": session_id,
+            "project_id": project_id,
+            "agent_id": agent_id,
+            "metadata": None if metadata is None else dict(metadata),
+        }
+        return _LISTING.count(session, filters)
+
+    @writes_once
+    @repeatable
+    def update(  # noqa: PLR0913  one parameter for each column
+        self,
+        session: Session,
+        task_id: str,
+        *,
+        version: int | None = None,
+        title: str | Unset = UNSET,
+        priority: int | Unset = UNSET,
+        run_after: dt.datetime | None | Unset = UNSET,
+        session_id: str | None | Unset = UNSET,
+        project_id: str | None | Unset = UNSET,
+        agent_id: str | None | Unset = UNSET,
+    ) -> Task:
+        """Change what is given and leave the rest; with ``version``, only if the task is still at it."""
+        changes = given(
+            title=title,
+            priority=priority,
+            run_after=run_after,
+            session_id=session_id,
+            project_id=project_id,
+            agent_id=agent_id,
+        )
+        return _change(session, task_id, changes, version)
+
+    @writes_once
+    @repeatable
+    def set_routing(  # noqa: PLR0913  the router's columns
+        self,
+        session: Session,
+        task_id: str,
+        *,
+        route_plan: Any | Unset = UNSET,
+        requirements: Any | Unset = UNSET,
+        selected_instance_id: str | None | Unset = UNSET,
+        router_version: str | None | Unset = UNSET,
+        version: int | None = None,
+    ) -> Task:
+        """Record what the router decided; what is left out stays as it is."""
+        changes = given(
+            route_plan_json=route_plan,
+            requirements_json=requirements,
+            selected_instance_id=selected_instance_id,
+            router_version=router_version,
+        )
+        return _change(session, task_id, changes, version)
+
+    @writes
+    @repeatable
+    def merge_metadata(self, session: Session, task_id: str, metadata: Mapping[str, Any]) -> Task:
+        """Set these keys of the task's metadata and keep the others; parallel merges keep each other's keys."""
+        task = _required(
+            session.first(_LOCK if session.capabilities.row_locks else GET, {"task_id": task_id}), task_id
+        )
+        return _change(session, task_id, {"metadata": {**task.metadata_, **metadata}}, None)
+
+    @writes
+    def delete(self, session: Session, task_id: str) -> None:
+        """Remove the task with its lineage and audits for good; the head of its audit chain stays as evidence.
+
+        The chain counts as pruned to its end, so that it verifies.
+        """
+        if session.execute(_DELETE, {"task_id": task_id}) == 0:
+            raise NotFoundError("task", task_id)
+        session.execute(_PRUNE_HEAD, {"task_id": task_id})
+
+    @writes_once
+    @repeatable
+    def transition(  # noqa: PLR0913  what a step may bring along
+        self,
+        session: Session,
+        task_id: str,
+        to: str,
+        *,
+        expected: str | None = None,
+        version: int | None = None,
+        by: str | None = None,
+        exit_reason: str | None = None,
+        error_message: str | None = None,
+        result: Any = None,
+        duration: float | None = None,
+    ) -> Task:
+        """Move the task to another status, with an audit entry in the same transaction; return it as it is then.
+
+        The status that it has already is no step: nothing changes and no audit is written. Raises
+        InvalidTransitionError for a step that the state machine does not have, ConflictError when the task is not in
+        the ``expected`` status or not at the ``version``, and InvalidValueError for a failure without a reason. Of
+        two callers that race one comes first; the other is judged by what it finds then.
+        """
+        step = Step(
+            task_id=task_id,
+            to=to,
+            expected=expected,
+            version=version,
+            by=by,
+            exit_reason=exit_reason,
+            error_message=error_message,
+            result=result,
+            duration=duration,
+        )
+        return take(session, step)
+
+    @writes_once
+    @repeatable
+    def cancel(self, session: Session, task_id: str, *, by: str | None = None, reason: str | None = None) -> Task:
+        """Cancel a task that has not ended."""
+        return take(session, Step(task_id=task_id, to="cancelled", by=by, exit_reason=reason))
+
+    @writes_once
+    @repeatable
+    def pause(self, session: Session, task_id: str, *, by: str | None = None, reason: str | None = None) -> Task:
+        """Pause a pending or running task."""
+        return take(session, Step(task_id=task_id, to="paused", by=by, exit_reason=reason))
+
+    @writes_once
+    @repeatable
+    def resume(self, session: Session, task_id: str, *, by: str | None = None) -> Task:
+        """Make a paused task pending again; ConflictError for one that is not paused."""
+        return take(session, Step(task_id=task_id, to="pending", expected="paused", by=by))
+
+    @writes_once
+    @repeatable
+    def retry(self, session: Session, task_id: str, *, by: str | None = None) -> Task:
+        """Make a failed task pending again; ConflictError for one that has not failed."""
+        return take(session, Step(task_id=task_id, to="pending", expected="failed", by=by))
+
+    @reads
+    def history(self, session: Session, task_id: str) -> Sequence[Transition]:
+        """Return the steps that the task took, in order, those of an imported AgentOS task included."""
+        rows = session.all(_HISTORY, {"task_id": task_id})
+        if not rows and session.first(_EXISTS, {"task_id": task_id}) is None:
+            raise NotFoundError("task", task_id)
+        return [_step_of(audit) for audit in rows]
+
+    @reads_together
+    def agent_stats(self, session: Session, agent_id: str) -> AgentTaskStats:
+        """Return totals by status, the success rate and the mean duration of an agent's tasks."""
+        by_status: dict[str, int] = {}
+        mean = None
+        for status, count, seconds in session.all(_AGENT_STATS, {"agent_id": agent_id}):
+            by_status[status] = count
+            mean = seconds if status == "completed" else mean
+        done, failed = by_status.get("completed", 0), by_status.get("failed", 0)
+        rate = done / (done + failed) if done + failed else None
+        return AgentTaskStats(agent_id, sum(by_status.values()), by_status, rate, mean)
+
+
+# One spelling serves both dialects; without a target it passes over any unique key that is taken.
+_INSERT = Statement(
+    postgresql.insert(_TASKS)
+    .values({c.name: bindparam(c.name, type_=c.type) for c in _TASKS.c})
+    .on_conflict_do_nothing()
+)
+_BY_IDEMPOTENCY_KEY: Statement[Task] = Statement(
+    select(_TASKS).where(
+        _TASKS.c.task_type == bindparam("task_type", type_=_TASKS.c.task_type.type),
+        _TASKS.c.idempotency_key == bindparam("idempotency_key", type_=_TASKS.c.idempotency_key.type),
+    ),
+    returns=Task,
+)
+_EXISTS = Statement(select(literal(1)).where(_TASKS.c.task_id == _KEY))
+_LOCK: Statement[Task] = Statement(select(_TASKS).where(_TASKS.c.task_id == _KEY).with_for_update(), returns=Task)
+_DELETE = Statement(delete(_TASKS).where(_TASKS.c.task_id == _KEY))
+_PRUNE_HEAD = Statement(
+    update(_HEADS).where(_HEADS.c.task_id == _KEY).values(pruned_to=_HEADS.c.length, pruned_hash=_HEADS.c.head_hash)
+)
+_HISTORY: Statement[TaskAudit] = Statement(
+    select(_AUDITS)
+    .where(
+        _AUDITS.c.task_id == _KEY,
+        (_AUDITS.c.event_type == EVENT_TYPE)
+        # AgentOS's own words for a step, as they come in with an imported registry.
+        | ((_AUDITS.c.event_type >= "STATE_TRANSITION") & (_AUDITS.c.event_type < "STATE_TRANSITIOO")),
+    )
+    .order_by(_AUDITS.c.audit_id),
+    returns=TaskAudit,
+)
+_AGENT_STATS = Statement(
+    select(_TASKS.c.status, func.count(), func.avg(_TASKS.c.duration))
+    .where(_TASKS.c.agent_id == bindparam("agent_id", type_=_TASKS.c.agent_id.type))
+    .group_by(_TASKS.c.status)
+)
+_CHANGES: dict[frozenset[str], Statement[Task]] = {}
+
+
+def _change(session: Session, task_id: str, changes: Mapping[str, Any], version: int | None) -> Task:
+    names = frozenset(changes)
+    statement = _CHANGES.get(names)
+    if statement is None:
+        values: dict[str, Any] = {name: bindparam(f"new_{name}", type_=_TASKS.c[name].type) for name in changes}
+        values["updated_at"] = bindparam("new_updated_at", type_=_TASKS.c.updated_at.type)
+        values["version"] = _TASKS.c.version + 1
+        wanted = func.coalesce(bindparam("given_version", type_=_TASKS.c.version.type), _TASKS.c.version)
+        query = update(_TASKS).where(_TASKS.c.task_id == _KEY, _TASKS.c.version == wanted)
+        statement = _CHANGES[names] = Statement(query.values(values).returning(*_TASKS.c), returns=Task)
+    binds = {f"new_{name}": value for name, value in changes.items()}
+    binds |= {"task_id": task_id, "given_version": version, "new_updated_at": session.now()}
+    try:
+        changed = session.first(statement, binds)
+    except IntegrityViolation as violation:
+        row = dict.fromkeys(_TASKS.c.keys()) | dict(changes)
+        raise explain(violation, Task, row, session) from None
+    if changed is not None:
+        return changed
+    task = _required(session.first(GET, {"task_id": task_id}), task_id)
+    if session.repeated:
+        return task
+    raise ConflictError("task", task_id, f"it is at version {task.version}, not {version}")
+
+
+def _required(task: Task | None, task_id: str) -> Task:
+    if task is None:
+        raise NotFoundError("task", task_id)
+    return task
+
+
+def _step_of(audit: TaskAudit) -> Transition:
+    payload = audit.payload if isinstance(audit.payload, dict) else {}
+    return Transition(
+        audit_id=audit.audit_id,
+        origin=str(payload.get("from", payload.get("from_state", ""))),
+        to=str(payload.get("to", payload.get("to_state", ""))),
+        at=audit.created_at,
+        by=payload.get("by", payload.get("actor")),
+        reason=payload.get("reason"),
+    )

@@ -1,0 +1,237 @@
+"""The audit trail: how an entry is hashed, chained and appended.
+
+Each entry's ``row_hash`` is SHA-256 over the previous entry's ``row_hash`` and the hash of its own content, both in
+hexadecimal. The content is the stored payload text and the other fields in a fixed order, without ``audit_id``, so
+that a chain stays whole when it is copied to another database.
+
+The head of a chain is one row, which is moved by the very statement that adds an entry: so concurrent writers to one
+chain stand in line, and no chain forks. (Reading the last entry and adding the next in one statement forked 202 of
+1,600 chains' entries under 8 writers on PostgreSQL, row lock notwithstanding.)
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import CTE, Insert, Select, String, bindparam, func, insert, literal, select
+from sqlalchemy.dialects import postgresql
+
+from agentos_store.engine.session import Session
+from agentos_store.engine.statement import Statement, build_model, insert_into
+from agentos_store.engine.violations import IntegrityViolation
+from agentos_store.errors import AlreadyExistsError, NotFoundError
+from agentos_store.tasks.models import Task, TaskAudit, TaskAuditHead
+from agentos_store.types import Identifier, Text, dumps_exact, to_text
+
+GENESIS = "0" * 64
+"""``prev_hash`` of a chain's first entry."""
+
+AUDITS = TaskAudit.table()
+HEADS = TaskAuditHead.table()
+TASKS = Task.table()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What an audit entry says, before it is chained."""
+
+    task_id: str
+    event_type: str
+    created_at: dt.datetime
+    level: str = "info"
+    payload: Any = None
+    """None is stored as SQL NULL."""
+    repo_id: str | None = None
+    decision_id: str | None = None
+    source_event_ts: dt.datetime | None = None
+    supervisor_processed_at: dt.datetime | None = None
+    verdict_id: str | None = None
+    payload_text: str | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        text = None if self.payload is None else dumps_exact(self.payload, "payload")
+        object.__setattr__(self, "payload_text", text)
+
+    def values(self) -> dict[str, Any]:
+        """Return the values by column."""
+        return {
+            "task_id": self.task_id,
+            "repo_id": self.repo_id,
+            "level": self.level,
+            "event_type": self.event_type,
+            "payload": self.payload,
+            "decision_id": self.decision_id,
+            "source_event_ts": self.source_event_ts,
+            "supervisor_processed_at": self.supervisor_processed_at,
+            "verdict_id": self.verdict_id,
+            "created_at": self.created_at,
+        }
+
+    def digest(self) -> str:
+        """Return the hash of the content."""
+        return content_hash(**{**self.values(), "payload": self.payload_text})
+
+
+def content_hash(  # noqa: PLR0913  the hashed fields
+    *,
+    task_id: str,
+    repo_id: str | None,
+    level: str,
+    event_type: str,
+    payload: str | None,
+    decision_id: str | None,
+    source_event_ts: dt.datetime | str | None,
+    supervisor_processed_at: dt.datetime | str | None,
+    verdict_id: str | None,
+    created_at: dt.datetime | str,
+) -> str:
+    """Return SHA-256, in hexadecimal, over the fields in this order; ``payload`` is the stored text.
+
+    A time may be given as SQLite stores it.
+    """
+    times = (source_event_ts, supervisor_processed_at, created_at)
+    source, processed, created = (to_text(time) if isinstance(time, dt.datetime) else time for time in times)
+    fields = [task_id, repo_id, level, event_type, payload, decision_id, source, processed, verdict_id, created]
+    return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
+
+
+def chained(previous: str, content: str) -> str:
+    """Return the ``row_hash`` of an entry that follows the previous one."""
+    return hashlib.sha256((previous + content).encode()).hexdigest()
+
+
+def append(session: Session, entry: Entry) -> TaskAudit:
+    """Add one entry to its task's chain: one round trip where the database can.
+
+    Raises NotFoundError for an unknown task and AlreadyExistsError for a decision that is recorded already.
+    """
+    if not session.capabilities.data_modifying_cte:
+        return append_many(session, [entry])[0]
+    try:
+        added = session.first(_APPEND, {**entry.values(), "content": entry.digest()})
+    except IntegrityViolation as violation:
+        raise _meaning(violation, entry) from None
+    if added is None:
+        raise NotFoundError("task", entry.task_id)
+    audit_id, previous, row_hash = added
+    return _built(entry, audit_id, previous, row_hash)
+
+
+def append_many(session: Session, entries: Sequence[Entry]) -> Sequence[TaskAudit]:
+    """Add entries to the chain of one task, in their order; the head is locked for the rest of the transaction."""
+    task_id = entries[0].task_id
+    statement = _LOCK_HEAD if session.capabilities.row_locks else _READ_HEAD
+    head = session.first(statement, {"task_id": task_id})
+    previous = GENESIS if head is None else head.head_hash
+    length = 0 if head is None else head.length
+    added = []
+    for entry in entries:
+        row_hash = chained(previous, entry.digest())
+        values = {**entry.values(), "prev_hash": previous, "row_hash": row_hash}
+        try:
+            found = session.first(_INSERT, values)
+        except IntegrityViolation as violation:
+            raise _meaning(violation, entry) from None
+        assert found is not None
+        added.append(_built(entry, found[0], previous, row_hash))
+        previous = row_hash
+    last = added[-1]
+    moved = {"task_id": task_id, "length": length + len(added), "head_hash": last.row_hash}
+    session.execute(_MOVE_HEAD, {**moved, "head_prev_hash": last.prev_hash, "pruned_to": 0, "pruned_hash": None})
+    return added
+
+
+def _built(entry: Entry, audit_id: int, previous: str, row_hash: str) -> TaskAudit:
+    return build_model(
+        TaskAudit, {**entry.values(), "audit_id": audit_id, "prev_hash": previous, "row_hash": row_hash}
+    )
+
+
+def _meaning(violation: IntegrityViolation, entry: Entry) -> Exception:
+    if violation.kind == "foreign_key":
+        return NotFoundError("task", entry.task_id)
+    if violation.kind == "unique" and entry.decision_id is not None:
+        return AlreadyExistsError("audit", entry.decision_id, field="decision_id")
+    return violation
+
+
+_INSERT = Statement(insert_into(TaskAudit, returning=["audit_id"]))
+_TASK_ID = bindparam("task_id", type_=HEADS.c.task_id.type)
+_READ_HEAD: Statement[TaskAuditHead] = Statement(select(HEADS).where(HEADS.c.task_id == _TASK_ID), returns=TaskAuditHead)
+_LOCK_HEAD: Statement[TaskAuditHead] = Statement(
+    select(HEADS).where(HEADS.c.task_id == _TASK_ID).with_for_update(), returns=TaskAuditHead
+)
+
+
+def _move_head() -> Statement[Any]:
+    statement = postgresql.insert(HEADS).values({c.name: bindparam(c.name, type_=c.type) for c in HEADS.c})
+    new = statement.excluded
+    return Statement(
+        statement.on_conflict_do_update(
+            index_elements=[HEADS.c.task_id],
+            set_={name: new[name] for name in ("length", "head_hash", "head_prev_hash")},
+        )
+    )
+
+
+_MOVE_HEAD = _move_head()
+
+
+def hash_sql(previous: Any, content: Any) -> Any:
+    """Return the SQL of ``chained``, for a database that has SHA-256."""
+    joined = func.convert_to(previous.op("||")(content), literal("UTF8", String()))
+    return func.encode(func.sha256(joined), literal("hex", String()))
+
+
+def moved_head(tasks: Select[Any], content: Any) -> CTE:
+    """Return the part of a statement that moves the heads of the selected tasks and tells where they stood.
+
+    The hash is computed where the head's row is locked: from a value that was read before, two writers would go on
+    from the same entry.
+    """
+    text = Text()
+    beginning = tasks.add_columns(
+        literal(1, HEADS.c.length.type),
+        hash_sql(literal(GENESIS, text), content),
+        literal(GENESIS, text),
+        literal(0, HEADS.c.pruned_to.type),
+    )
+    statement = postgresql.insert(HEADS).from_select(
+        ["task_id", "length", "head_hash", "head_prev_hash", "pruned_to"], beginning, include_defaults=False
+    )
+    return (
+        statement.on_conflict_do_update(
+            index_elements=[HEADS.c.task_id],
+            set_={
+                "length": HEADS.c.length + 1,
+                "head_prev_hash": HEADS.c.head_hash,
+                "head_hash": hash_sql(HEADS.c.head_hash, content),
+            },
+        )
+        .returning(HEADS.c.head_hash, HEADS.c.head_prev_hash)
+        .cte("head")
+    )
+
+
+def added_entry(fields: Mapping[str, Any], head: CTE, *also_from: Any) -> Insert:
+    """Return the INSERT of an entry with these fields, chained to where the head stood."""
+    source = select(*fields.values(), head.c.head_prev_hash, head.c.head_hash).select_from(head, *also_from)
+    return insert(AUDITS).from_select([*fields, "prev_hash", "row_hash"], source, include_defaults=False)
+
+
+def _append() -> Statement[Any]:
+    """Add an entry and move the head in one statement; no row comes back for a task that does not exist."""
+    key = bindparam("task_id", type_=Identifier())
+    known = select(key).where(select(literal(1)).where(TASKS.c.task_id == key).exists())
+    head = moved_head(known, bindparam("content", type_=Text()))
+    fields = {c.name: bindparam(c.name, type_=c.type) for c in AUDITS.c if c.name not in _CHAIN}
+    return Statement(added_entry(fields, head).returning(AUDITS.c.audit_id, AUDITS.c.prev_hash, AUDITS.c.row_hash))
+
+
+_CHAIN = {"audit_id", "prev_hash", "row_hash"}
+_APPEND = _append()

@@ -1,0 +1,193 @@
+"""Verification of audit chains: entry by entry, in bounded memory, against the head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import String, bindparam, cast, select, tuple_, type_coerce
+from sqlalchemy.types import NullType
+
+from agentos_store.engine.session import Session
+from agentos_store.engine.statement import Statement
+from agentos_store.tasks.models import TaskAuditHead
+from agentos_store.tasks.trail import AUDITS, GENESIS, HEADS, chained, content_hash
+from agentos_store.types import Text
+
+BATCH = 1000
+
+Kind = Literal["changed", "missing", "cut", "headless"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The first thing that is wrong with a chain."""
+
+    task_id: str
+    kind: Kind
+    """``changed``: the entry is not what was hashed; ``missing``: something is missing before it, or was put in;
+    ``cut``: entries are missing at the end; ``headless``: the chain's head is gone."""
+    audit_id: int | None
+    """The first bad entry; None when it is gone."""
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a verification found."""
+
+    chains: int
+    entries: int
+    faults: tuple[Fault, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every chain is whole."""
+        return not self.faults
+
+
+def verify_chains(session: Session, task_id: str | None) -> Verification:
+    """Walk the heads and the entries side by side, both in the order of the tasks."""
+    heads = _walk_heads(session, task_id)
+    entries = _Entries(session, task_id)
+    faults: list[Fault] = []
+    chains = 0
+    for head in heads:
+        faults += entries.headless_before(head.task_id)
+        chains += 1
+        fault = _verify(head, entries)
+        if fault is not None:
+            faults.append(fault)
+    faults += entries.headless_before(None)
+    return Verification(chains, entries.seen, tuple(faults))
+
+
+def _verify(head: TaskAuditHead, entries: _Entries) -> Fault | None:
+    previous = head.pruned_hash if head.pruned_to else GENESIS
+    count = head.pruned_to
+    fault: Fault | None = None
+    for audit_id, stored, entry in entries.of(head.task_id):
+        count += 1
+        if fault is not None:
+            continue
+        prev_hash, row_hash = stored
+        if prev_hash != previous:
+            detail = "the entry does not follow the one before it: entries are missing or were put in"
+            fault = Fault(head.task_id, "missing", audit_id, detail)
+        elif chained(prev_hash, _content_hash(entry)) != row_hash:
+            fault = Fault(head.task_id, "changed", audit_id, "the entry is not what was recorded")
+        previous = row_hash
+    if fault is None and (previous != head.head_hash or count != head.length):
+        missing = head.length - count
+        detail = f"{missing} entries are missing at the end" if missing > 0 else "the head does not belong to the entries"
+        fault = Fault(head.task_id, "cut", None, detail)
+    return fault
+
+
+def _content_hash(entry: dict[str, Any]) -> str:
+    try:
+        return content_hash(**entry)
+    except (TypeError, ValueError):
+        # Somebody put a value there that the column cannot have, such as a BLOB in SQLite.
+        return ""
+
+
+class _Entries:
+    """All entries in the order of tasks, then of numbers, a batch at a time."""
+
+    def __init__(self, session: Session, task_id: str | None) -> None:
+        self._rows = self._walk(session, task_id)
+        self._next = next(self._rows, None)
+        self.seen = 0
+
+    def of(self, task_id: str) -> Iterator[tuple[int, tuple[str, str], dict[str, Any]]]:
+        """Yield number, hashes and content of the task's entries, which must be next."""
+        while self._next is not None and self._next["task_id"] == task_id:
+            row = dict(self._next)
+            self._next = next(self._rows, None)
+            self.seen += 1
+            yield row.pop("audit_id"), (row.pop("prev_hash"), row.pop("row_hash")), row
+
+    def headless_before(self, task_id: str | None) -> list[Fault]:
+        """Pass over the entries of tasks that come before this one: they have no head."""
+        faults = []
+        while self._next is not None and (task_id is None or self._next["task_id"] < task_id):
+            orphan = self._next["task_id"]
+            first = self._next["audit_id"]
+            for _ in self.of(orphan):
+                pass
+            faults.append(Fault(orphan, "headless", first, "the head of the chain is gone"))
+        return faults
+
+    @staticmethod
+    def _walk(session: Session, task_id: str | None) -> Iterator[dict[str, Any]]:
+        after: tuple[str, int] = ("" if task_id is None else task_id, -1)
+        while True:
+            binds = {"after_task": after[0], "after_audit": after[1], "only": task_id, "limit_": BATCH}
+            rows = session.all(_ENTRIES if task_id is None else _ENTRIES_OF_ONE, binds)
+            for row in rows:
+                yield dict(zip(_NAMES, row, strict=True))
+            if len(rows) < BATCH:
+                return
+            after = (rows[-1][0], rows[-1][1])
+
+
+def _walk_heads(session: Session, task_id: str | None) -> Iterator[TaskAuditHead]:
+    if task_id is not None:
+        yield from session.all(_HEAD, {"only": task_id})
+        return
+    after = ""
+    while True:
+        heads = session.all(_HEADS, {"after_task": after, "limit_": BATCH})
+        yield from heads
+        if len(heads) < BATCH:
+            return
+        after = heads[-1].task_id
+
+
+# As they are stored, for that is what was hashed, and what somebody changed may not be readable as a time.
+_COLUMNS = [
+    cast(column, String()).label(column.name)
+    if column.name == "payload"
+    else type_coerce(column, NullType()).label(column.name)
+    for column in (
+        AUDITS.c.task_id,
+        AUDITS.c.audit_id,
+        AUDITS.c.prev_hash,
+        AUDITS.c.row_hash,
+        AUDITS.c.repo_id,
+        AUDITS.c.level,
+        AUDITS.c.event_type,
+        AUDITS.c.payload,
+        AUDITS.c.decision_id,
+        AUDITS.c.source_event_ts,
+        AUDITS.c.supervisor_processed_at,
+        AUDITS.c.verdict_id,
+        AUDITS.c.created_at,
+    )
+]
+_NAMES = [column.name for column in _COLUMNS]
+_AFTER_TASK = bindparam("after_task", type_=Text())
+_AFTER_AUDIT = bindparam("after_audit", type_=AUDITS.c.audit_id.type)
+_ONLY = bindparam("only", type_=AUDITS.c.task_id.type)
+_ENTRIES = Statement(
+    select(*_COLUMNS)
+    .where(tuple_(AUDITS.c.task_id, AUDITS.c.audit_id) > tuple_(_AFTER_TASK, _AFTER_AUDIT))
+    .order_by(AUDITS.c.task_id, AUDITS.c.audit_id)
+    .limit(bindparam("limit_"))
+)
+_ENTRIES_OF_ONE = Statement(
+    select(*_COLUMNS)
+    .where(AUDITS.c.task_id == _ONLY, AUDITS.c.audit_id > _AFTER_AUDIT)
+    .order_by(AUDITS.c.audit_id)
+    .limit(bindparam("limit_"))
+)
+_HEAD: Statement[TaskAuditHead] = Statement(select(HEADS).where(HEADS.c.task_id == _ONLY), returns=TaskAuditHead)
+_HEADS: Statement[TaskAuditHead] = Statement(
+    select(HEADS)
+    .where(HEADS.c.task_id > bindparam("after_task", type_=Text()))
+    .order_by(HEADS.c.task_id)
+    .limit(bindparam("limit_")),
+    returns=TaskAuditHead,
+)

@@ -1,0 +1,721 @@
+"""Small AgentOS registries, as AgentOS leaves them on disk, for tests and for a first look at the importer.
+
+The same arguments make the same rows. With flaws a registry has one or two of each kind that real ones have, all in
+rows of their own, so that the rest of it reads the same with and without them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import json
+import os
+import random
+import sqlite3
+import struct
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+START: Final = dt.datetime(2026, 1, 10, 8, 0, tzinfo=dt.UTC)
+
+_CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+_TITLES: Final = (
+    "修复登录失败",
+    "Add pagination",
+    "迁移数据库到 PostgreSQL",
+    "Refactor the task runner",
+    "优化全文检索",
+    "Upgrade dependencies",
+    "实现审计日志导出",
+    "Cache the price list — café ☕",
+)
+_STATUSES: Final = (
+    ("done", "draft approved queued running verifying verified done"),
+    ("queued", "draft approved queued"),
+    ("failed", "draft approved queued running failed"),
+    ("draft", "draft"),
+    ("running", "draft approved queued running"),
+    ("canceled", "draft approved canceled"),
+    ("blocked", "draft approved queued running blocked"),
+    ("succeeded", "draft queued executing succeeded"),
+)
+"""Each with the way that led there."""
+
+_PROJECTS: Final = (
+    ("web-shop", "Web Shop — 商城", "active", ["web", "typescript"]),
+    ("kb-service", "知识库服务", "active", ["知识库", "search"]),
+    ("infra", "Infra", "archived", []),
+)
+_REPOS: Final = (
+    ("web-shop", "web-shop_frontend", "frontend", "code"),
+    ("web-shop", "web-shop_docs", "docs", "docs"),
+    ("kb-service", "kb-service_core", ".", "code"),
+    ("kb-service", "kb-service_部署", "deploy", "mono-subdir"),
+    ("infra", "infra_terraform", ".", "infra"),
+)
+
+_SHARED_COMMIT: Final = "b91d607700e59390d88a141e20f5be89732c6405"
+
+_BOTH: Final = """
+schema_version: version TEXT, applied_at TIMESTAMP
+projects: id TEXT, path TEXT, added_at TIMESTAMP, name TEXT, description TEXT, status TEXT, tags TEXT, default_repo_id TEXT, default_workdir TEXT, settings TEXT, created_at TIMESTAMP, updated_at TIMESTAMP, created_by TEXT
+tasks: task_id TEXT, session_id TEXT, title TEXT, status TEXT, created_at TIMESTAMP, updated_at TIMESTAMP, created_by TEXT, metadata TEXT, route_plan_json TEXT, requirements_json TEXT, selected_instance_id TEXT, router_version TEXT
+task_audits: audit_id INTEGER, task_id TEXT, repo_id TEXT, level TEXT, event_type TEXT, payload TEXT, created_at TIMESTAMP, decision_id TEXT, source_event_ts TEXT, supervisor_processed_at TEXT, verdict_id TEXT
+task_dependency: dependency_id INTEGER, task_id TEXT, depends_on_task_id TEXT, dependency_type TEXT, reason TEXT, created_at TIMESTAMP, created_by TEXT, metadata TEXT
+task_artifact_ref: artifact_id INTEGER, task_id TEXT, repo_id TEXT, ref_type TEXT, ref_value TEXT, summary TEXT, created_at TIMESTAMP, metadata TEXT
+task_repo_scope: scope_id INTEGER, task_id TEXT, repo_id TEXT, scope TEXT, path_filters TEXT, created_at TIMESTAMP, metadata TEXT
+memory_items: id TEXT, scope TEXT, type TEXT, content TEXT, tags TEXT, sources TEXT, created_at TIMESTAMP, updated_at TIMESTAMP, confidence REAL, project_id TEXT, last_used_at TIMESTAMP, use_count INTEGER, retention_type TEXT, expires_at TIMESTAMP, auto_cleanup INTEGER
+webui_sessions: session_id TEXT, user_id TEXT, created_at TEXT, updated_at TEXT, metadata TEXT
+webui_messages: message_id TEXT, session_id TEXT, role TEXT, content TEXT, created_at TEXT, metadata TEXT
+"""  # noqa: E501  a table is a line
+_AGENTOS: Final = """
+project_repos: repo_id TEXT, project_id TEXT, name TEXT, remote_url TEXT, default_branch TEXT, workspace_relpath TEXT, role TEXT, is_writable INTEGER, auth_profile TEXT, created_at TIMESTAMP, updated_at TIMESTAMP, metadata TEXT
+task_sessions: session_id TEXT, channel TEXT, metadata TEXT, created_at TIMESTAMP, last_activity TIMESTAMP
+chat_sessions: session_id TEXT, title TEXT, task_id TEXT, created_at TIMESTAMP, updated_at TIMESTAMP, metadata TEXT
+chat_messages: message_id TEXT, session_id TEXT, role TEXT, content TEXT, created_at TIMESTAMP, metadata TEXT
+task_lineage: id INTEGER, task_id TEXT, kind TEXT, ref_id TEXT, phase TEXT, created_at TIMESTAMP, metadata TEXT
+guardian_assignments: assignment_id TEXT, task_id TEXT, guardian_code TEXT, created_at TIMESTAMP, reason_json TEXT, status TEXT
+guardian_verdicts: verdict_id TEXT, assignment_id TEXT, task_id TEXT, guardian_code TEXT, status TEXT, created_at TIMESTAMP, verdict_json TEXT
+supervisor_inbox: event_id TEXT, task_id TEXT, event_type TEXT, source TEXT, payload TEXT, received_at TIMESTAMP, processed_at TIMESTAMP, status TEXT, error_message TEXT, retry_count INTEGER
+kb_sources: source_id TEXT, repo_id TEXT, path TEXT, file_hash TEXT, mtime INTEGER, doc_type TEXT, language TEXT, tags TEXT, created_at TEXT, updated_at TEXT
+kb_chunks: chunk_id TEXT, source_id TEXT, heading TEXT, start_line INTEGER, end_line INTEGER, content TEXT, content_hash TEXT, token_count INTEGER, created_at TEXT
+kb_embeddings: chunk_id TEXT, model TEXT, dims INTEGER, vector BLOB, content_hash TEXT, built_at INTEGER
+runs: id INTEGER, project_id TEXT, type TEXT, status TEXT, started_at TIMESTAMP, completed_at TIMESTAMP, error TEXT, lease_until TIMESTAMP
+patches: id INTEGER, patch_id TEXT, run_id INTEGER, step_id INTEGER, intent TEXT, files TEXT, diff_hash TEXT, created_at TIMESTAMP
+snippets: id TEXT, title TEXT, language TEXT, code TEXT, tags_json TEXT, source_type TEXT, source_session_id TEXT, source_message_id TEXT, source_model TEXT, created_at INTEGER, updated_at INTEGER
+"""  # noqa: E501  a table is a line
+_DOCUMENT: Final = """
+project_repos: id INTEGER, project_id TEXT, repo_id TEXT, repo_path TEXT, added_at TIMESTAMP
+task_lineage: lineage_id INTEGER, task_id TEXT, kind TEXT, ref_id TEXT, phase TEXT, created_at TIMESTAMP, metadata TEXT
+guardian_verdicts: id TEXT, task_id TEXT, triggered_by TEXT, policy_json TEXT, decision TEXT, reasons_json TEXT, created_at TEXT
+supervisor_inbox: id TEXT, task_id TEXT, event_type TEXT, event_ts TEXT, payload_json TEXT, status TEXT, processed_at TEXT, created_at TEXT
+kb_sources: source_id TEXT, project_id TEXT, source_type TEXT, source_path TEXT, indexed_at TEXT, metadata TEXT
+kb_chunks: chunk_id TEXT, source_id TEXT, content TEXT, chunk_index INTEGER, metadata TEXT, created_at TEXT
+kb_embeddings: chunk_id TEXT, embedding BLOB, model_name TEXT, created_at TEXT
+"""  # noqa: E501  a table is a line
+
+
+@dataclass
+class Expected:
+    """What an import of one domain is to find."""
+
+    rows: int = 0
+    imported: int = 0
+    repaired: int = 0
+    """Of the imported ones."""
+    set_aside: int = 0
+    merged: int = 0
+    """Rows that went into another row's record."""
+
+
+def make_registry(
+    path: str | os.PathLike[str],
+    *,
+    shape: Literal["agentos", "document"] = "agentos",
+    tasks: int = 12,
+    flaws: bool = True,
+    seed: int = 25,
+) -> dict[str, Any]:
+    """Make a registry in a new file and return its manifest.
+
+    ``row_counts``: by table. ``flaws``: a sentence for each. ``expected``: by domain (projects, repos, sessions, tasks,
+    lineage, audits) the numbers of ``Expected``. ``task_ids``: in the order of making, without those of flawed tasks.
+    ``shared_artifact`` and ``shared_commit``: references that several tasks have in their lineage and artifacts.
+    """
+    made = _Maker(Path(path), shape=shape, seed=seed)
+    try:
+        made.connection.execute("BEGIN")
+        made.create_tables()
+        made.schema_versions()
+        made.projects()
+        made.conversations()
+        for number in range(tasks):
+            made.task(number)
+        made.governance()
+        made.knowledge()
+        if flaws:
+            made.flaws()
+        made.connection.execute("COMMIT")
+        return made.manifest()
+    finally:
+        made.connection.close()
+
+
+class _Maker:
+    """Writes the rows and keeps count of what is to become of them."""
+
+    def __init__(self, path: Path, *, shape: str, seed: int) -> None:
+        if path.exists():
+            raise FileExistsError(path)
+        self.connection = sqlite3.connect(path, isolation_level=None)
+        self.agentos = shape == "agentos"
+        self.random = random.Random(seed)
+        self.columns: dict[str, list[str]] = {}
+        self.counts: Counter[str] = Counter()
+        self.expected = {name: Expected() for name in ("projects", "repos", "sessions", "tasks", "lineage", "audits")}
+        self.flaw_list: list[str] = []
+        self.task_ids: list[str] = []
+        self.clock = START
+
+    # -- tools
+
+    def later(self, minutes: float = 1.0) -> dt.datetime:
+        self.clock += dt.timedelta(minutes=minutes, microseconds=self.random.randrange(1_000_000))
+        return self.clock
+
+    def ulid(self) -> str:
+        milliseconds = int(self.clock.timestamp() * 1000)
+        head = "".join(_CROCKFORD[milliseconds >> shift & 31] for shift in range(45, -1, -5))
+        return head + "".join(self.random.choice(_CROCKFORD) for _ in range(16))
+
+    def hex(self, digits: int) -> str:
+        return f"{self.random.getrandbits(digits * 4):0{digits}x}"
+
+    def insert(self, table: str, **values: object) -> int:
+        """Insert a row; columns that this shape does not have are left out."""
+        known = {column: value for column, value in values.items() if column in self.columns[table]}
+        names, marks = ", ".join(f'"{column}"' for column in known), ", ".join("?" * len(known))
+        done = self.connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(known.values()))  # noqa: S608
+        self.counts[table] += 1
+        return done.lastrowid or 0
+
+    def expect(self, domain: str, outcome: Literal["imported", "repaired", "set_aside", "merged"] = "imported") -> None:
+        numbers = self.expected[domain]
+        numbers.rows += 1
+        if outcome == "repaired":
+            numbers.imported += 1
+        setattr(numbers, outcome, getattr(numbers, outcome) + 1)
+
+    def manifest(self) -> dict[str, Any]:
+        return {
+            "row_counts": dict(sorted(self.counts.items())),
+            "flaws": self.flaw_list,
+            "expected": {name: dict(vars(numbers)) for name, numbers in self.expected.items()},
+            "task_ids": self.task_ids,
+            "shared_artifact": "shared-requirements-doc",
+            "shared_commit": _SHARED_COMMIT,
+        }
+
+    # -- a believable registry
+
+    def create_tables(self) -> None:
+        for line in (_BOTH + (_AGENTOS if self.agentos else _DOCUMENT)).split("\n"):
+            if line:
+                table, _, columns = line.partition(": ")
+                self.columns[table] = [column.split()[0] for column in columns.split(", ")]
+                listed = ", ".join('"{}" {}'.format(*column.split()) for column in columns.split(", "))
+                self.connection.execute(f'CREATE TABLE "{table}" ({listed}, primary key ({self.columns[table][0]}))')
+                self.counts[table] = 0
+
+    def schema_versions(self) -> None:
+        for number in range(1, 26):
+            self.insert("schema_version", version=f"0.{number}.0", applied_at=f"2026-01-10 08:00:{number:02}")
+
+    def projects(self) -> None:
+        for project_id, name, status, tags in _PROJECTS:
+            now = _spaced(self.later())
+            self.insert(
+                "projects",
+                id=project_id,
+                path=f"/srv/code/{project_id}",
+                added_at=now,
+                name=name,
+                description="Online shop; naïve café test data ☕" if project_id == "web-shop" else None,
+                status=status,
+                tags=json.dumps(tags),
+                default_repo_id=next(repo for owner, repo, *_ in _REPOS if owner == project_id),
+                default_workdir=f"/srv/code/{project_id}",
+                settings=json.dumps({"default_runner": "llama.cpp", "env_overrides": {"LANG": "zh_CN.UTF-8"}}),
+                created_at=now,
+                updated_at=now,
+                created_by="pangge",
+            )
+            self.expect("projects")
+        for number, (project_id, repo_id, relpath, role) in enumerate(_REPOS):
+            self.repo(project_id, repo_id, relpath, role, auth_profile="github-personal" if number == 0 else None)
+            self.expect("repos")
+
+    def repo(self, project_id: str, repo_id: str, relpath: str, role: str, auth_profile: str | None = None) -> None:
+        now = self.later().isoformat()
+        self.insert(
+            "project_repos",
+            repo_id=repo_id,
+            project_id=project_id,
+            name=repo_id.partition("_")[2],
+            default_branch="main",
+            workspace_relpath=relpath,
+            repo_path=relpath,
+            role=role,
+            is_writable=int(role != "docs"),
+            auth_profile=auth_profile,
+            created_at=now,
+            updated_at=now,
+            added_at=now,
+        )
+
+    def conversations(self) -> None:
+        for number, user in enumerate(("default", "用户三")):
+            session_id = self.webui_session(user, json.dumps({"title": f"会话 {number}"}))
+            self.expect("sessions")
+            for turn in range(4):
+                self.message("webui_messages", session_id, turn)
+        if self.agentos:
+            for number in range(2):
+                session_id, now = self.ulid(), _spaced(self.later())
+                self.insert(
+                    "chat_sessions",
+                    session_id=session_id,
+                    title=f"对话 {number}",
+                    created_at=now,
+                    updated_at=now,
+                    metadata=json.dumps({"model": "local", "context_budget": 8000}),
+                )
+                self.expect("sessions")
+                for turn in range(3):
+                    self.message("chat_messages", session_id, turn)
+
+    def webui_session(self, user: str, metadata: str | None, *, created_at: str | None = None) -> str:
+        now = self.later()
+        session_id = self.ulid()
+        self.insert(
+            "webui_sessions",
+            session_id=session_id,
+            user_id=user,
+            created_at=created_at or _naive(now),
+            updated_at=_naive(now + dt.timedelta(minutes=40)),
+            metadata=metadata,
+        )
+        return session_id
+
+    def message(self, table: str, session_id: str, turn: int) -> None:
+        now = self.later(0.1)
+        self.insert(
+            table,
+            message_id=self.ulid(),
+            session_id=session_id,
+            role="assistant" if turn % 2 else "user",
+            content="SQLite for dev, PostgreSQL for prod." if turn % 2 else "请总结数据库架构",
+            created_at=_naive(now) if table == "webui_messages" else _spaced(now),
+            metadata="{}",
+        )
+
+    def task(self, number: int) -> None:
+        """Add a task with its session, its lineage from request to commit, and the audit of each step."""
+        status, way = _STATUSES[number % len(_STATUSES)]
+        project_id = _PROJECTS[number % len(_PROJECTS)][0]
+        repo_id = next(repo for owner, repo, *_ in _REPOS if owner == project_id)
+        began = self.later(30)
+        task_id = self.ulid()
+        self.task_ids.append(task_id)
+        title = f"{_TITLES[number % len(_TITLES)]} #{number:03}"
+        metadata: dict[str, object] = {
+            "execution_context": {"created_method": "task_service"},
+            "project_hint": project_id,
+        }
+        if status == "failed":
+            metadata |= {"exit_reason": ("timeout", "exception")[number // 8 % 2], "retry_state": {"retry_count": 0}}
+        routed = number % 3 == 0
+        self.add_task(
+            task_id,
+            title,
+            status,
+            session_id=self.task_session(task_id) if number % 4 else None,
+            metadata=None if status == "draft" else json.dumps(metadata),
+            # One in five is from before AgentOS wrote ISO times.
+            created_at=_spaced(began) if number % 5 == 4 else began.isoformat(),
+            route_plan_json=json.dumps({"selected": "llamacpp:qwen2.5", "reasons": ["优先本地"]}) if routed else None,
+            requirements_json=json.dumps({"needs": ["coding"], "min_ctx": 8192}) if routed else None,
+            selected_instance_id="llamacpp:qwen2.5" if routed else None,
+            router_version="v1" if routed else None,
+        )
+        self.expect("tasks")
+        self.link(task_id, "nl_request", f"nl_{number:04}", "intent_analysis", {"text": f"请{title}"})
+        self.link(task_id, "intent", f"intent_{number:04}", "intent_analysis")
+        if number % 4 == 0:
+            self.link(task_id, "artifact", "shared-requirements-doc", None)
+        steps = way.split()
+        if "running" in steps or "executing" in steps:
+            self.link(task_id, "execution_request", f"exec_{number:04}", "execution", {"priority": number % 3})
+        if status in {"done", "succeeded"}:
+            commit = _SHARED_COMMIT if number in {0, 7} else self.hex(40)
+            self.link(task_id, "commit", commit, "completed")
+            self.artifact(task_id, repo_id, "commit", commit, f"feat: {title}")
+            self.artifact(task_id, repo_id, "branch", "feature/登录", "")
+        self.audit(task_id, "TASK_CREATED", {"actor": "system", "state": steps[0], "reason": "Task created"})
+        for old, new in itertools.pairwise(steps):
+            transition = {"from_state": old, "to_state": new, "actor": "张三", "reason": "自动"}
+            self.audit(task_id, f"STATE_TRANSITION_{new.upper()}", transition)
+        if "running" in steps:
+            self.supervised(task_id)
+        self.insert(
+            "task_repo_scope",
+            task_id=task_id,
+            repo_id=repo_id,
+            scope=("full", "paths", "read_only")[number % 3],
+            path_filters=json.dumps(["src/**", "文档/**"]) if number % 3 == 1 else None,
+            created_at=_naive(self.later(0.1)),
+            metadata='{"auto_generated": true}',
+        )
+        if number:
+            self.depends(task_id, self.task_ids[(number - 1) // 2], ("blocks", "requires", "suggests")[number % 3])
+
+    def add_task(self, task_id: str, title: str | None, status: str, **values: object) -> None:
+        updated = self.later(20).isoformat()
+        values = {"created_at": updated, "metadata": None, "session_id": None, **values}
+        self.insert(
+            "tasks", task_id=task_id, title=title, status=status, updated_at=updated, created_by="李雷", **values
+        )
+
+    def task_session(self, task_id: str) -> str:
+        now = self.later(0.1)
+        if not self.agentos:
+            session_id = self.webui_session("default", None)
+        else:
+            session_id = f"auto_{task_id[:8]}_{task_id[-4:]}_{int(now.timestamp())}"
+            self.insert(
+                "task_sessions",
+                session_id=session_id,
+                channel="auto",
+                metadata=json.dumps({"auto_created": True, "task_id": task_id}),
+                created_at=now.isoformat(),
+                last_activity=now.isoformat(),
+            )
+        self.expect("sessions")
+        return session_id
+
+    def link(
+        self, task_id: str, kind: str, ref_id: str, phase: str | None, metadata: Mapping[str, object] | None = None
+    ) -> None:
+        self.insert(
+            "task_lineage",
+            task_id=task_id,
+            kind=kind,
+            ref_id=ref_id,
+            phase=phase,
+            created_at=self.later(0.02).isoformat(),
+            metadata=None if metadata is None else json.dumps(metadata),
+        )
+        self.expect("lineage", "imported" if task_id in self.task_ids else "set_aside")
+
+    def audit(
+        self, task_id: str, event_type: str, payload: Mapping[str, object] | str | None, **values: object
+    ) -> None:
+        values = {"level": "info", "created_at": self.later().isoformat(), **values}
+        text = payload if payload is None or isinstance(payload, str) else json.dumps(payload)
+        self.insert("task_audits", task_id=task_id, event_type=event_type, payload=text, **values)
+        if task_id in self.task_ids:
+            self.expect("audits")
+
+    def supervised(self, task_id: str) -> None:
+        decision, seen = f"decision_{self.hex(12)}", self.later()
+        event = f"polling_task_audits_{self.counts['task_audits']}"
+        self.audit(
+            task_id,
+            "SUPERVISOR_ALLOWED",
+            {"decision_id": decision, "reason": "策略评估通过"},
+            level="warn" if self.random.random() < 0.3 else "info",
+            created_at=seen.isoformat(),
+            decision_id=decision,
+            source_event_ts=seen.isoformat(),
+            supervisor_processed_at=(seen + dt.timedelta(seconds=2)).isoformat(),
+        )
+        payload = json.dumps({"任务": task_id, "ts": seen.isoformat()}, ensure_ascii=False)
+        self.insert(
+            "supervisor_inbox",
+            event_id=event,
+            id=event,
+            task_id=task_id,
+            event_type="TASK_STEP_COMPLETED",
+            source="polling",
+            payload=payload,
+            payload_json=payload,
+            event_ts=seen.isoformat(),
+            received_at=seen.isoformat(),
+            created_at=seen.isoformat(),
+            processed_at=seen.isoformat(),
+            status="completed" if self.agentos else "processed",
+            retry_count=0,
+        )
+
+    def artifact(self, task_id: str, repo_id: str, ref_type: str, ref_value: str, summary: str) -> None:
+        self.insert(
+            "task_artifact_ref",
+            task_id=task_id,
+            repo_id=repo_id,
+            ref_type=ref_type,
+            ref_value=ref_value,
+            summary=summary,
+            created_at=_naive(self.later(0.02)),
+            metadata=json.dumps({"author": "李雷", "files_changed": 2}),
+        )
+
+    def depends(self, task_id: str, on: str, kind: str) -> None:
+        self.insert(
+            "task_dependency",
+            task_id=task_id,
+            depends_on_task_id=on,
+            dependency_type=kind,
+            reason="使用前一任务的产物",
+            created_at=_naive(self.later(0.02)),
+            created_by="auto_detect",
+            metadata='{"rule": "artifact_ref"}',
+        )
+
+    def governance(self) -> None:
+        for number, task_id in enumerate(self.task_ids[::4]):
+            verdict, assignment, now = f"verdict_{self.hex(12)}", f"assignment_{self.hex(12)}", self.later().isoformat()
+            reason = json.dumps({"findings": [{"category": "RISK_RUNTIME"}]})
+            if self.agentos:
+                self.insert(
+                    "guardian_assignments",
+                    assignment_id=assignment,
+                    task_id=task_id,
+                    guardian_code="smoke_test",
+                    created_at=now,
+                    reason_json=reason,
+                    status="COMPLETED",
+                )
+            word = ("PASS", "FAIL", "NEEDS_CHANGES")[number % 3]
+            body = {"flags": [{"type": "覆盖率不足"}] if number % 3 else [], "recommendations": ["补充测试"]}
+            self.insert(
+                "guardian_verdicts",
+                verdict_id=verdict,
+                id=verdict,
+                assignment_id=assignment,
+                task_id=task_id,
+                guardian_code="smoke_test",
+                triggered_by="smoke_test",
+                policy_json=reason,
+                decision=("approve", "reject", "warn")[number % 3],
+                reasons_json=json.dumps(body["flags"]),
+                status=word,
+                created_at=now,
+                verdict_json=json.dumps({"verdict_id": verdict, "status": word, **body}, ensure_ascii=False),
+            )
+            self.audit(task_id, "GUARDIAN_VERDICT_APPLIED", {"verdict_status": word}, verdict_id=verdict)
+
+    def knowledge(self) -> None:
+        for number, heading in enumerate(("数据库迁移指南", "Runbook: database is locked")):
+            source, now = f"src_{self.hex(16)}", self.later()
+            self.insert(
+                "kb_sources",
+                source_id=source,
+                repo_id="6bb675691d24",
+                project_id="kb-service",
+                path=f"docs/{number:02}.md",
+                source_type="file",
+                source_path=f"docs/{number:02}.md",
+                file_hash=self.hex(64),
+                mtime=int(now.timestamp()),
+                doc_type="guide",
+                language="markdown",
+                tags="['架构', 'api']",
+                created_at=now.isoformat(),
+                updated_at=now.isoformat(),
+                indexed_at=now.isoformat(),
+            )
+            for part in range(3):
+                self.chunk(source, f"{heading} {part + 1}", part)
+            self.insert(
+                "memory_items",
+                id=f"mem-{self.hex(12)}",
+                scope="project",
+                type="convention",
+                content=json.dumps({"summary": heading}),
+                tags=json.dumps(["数据库"]),
+                sources=json.dumps([]),
+                created_at=now.isoformat(),
+                updated_at=_spaced(now),
+                confidence=0.5,
+                project_id="kb-service",
+                use_count=number,
+                retention_type="project",
+                auto_cleanup=1,
+            )
+        if self.agentos:
+            self.insert(
+                "runs", project_id="web-shop", type="scan", status="SUCCEEDED", started_at="2026-01-10 09:00:00"
+            )
+            self.insert("patches", patch_id="patch-0", run_id=1, intent="修复", files='["src/0.py"]')
+            self.insert("snippets", id="snip-1", title="打开数据库", language="python", code="conn = connect()")
+
+    def chunk(self, source: str, heading: str, part: int, *, stale: bool = False) -> None:
+        chunk_id, digest, now = f"chunk_{self.hex(16)}", self.hex(64), self.later(0.1)
+        self.insert(
+            "kb_chunks",
+            chunk_id=chunk_id,
+            source_id=source,
+            heading=heading,
+            start_line=part * 20 + 1,
+            end_line=part * 20 + 20,
+            chunk_index=part,
+            content=f"## {heading}\n\n系统在开发环境使用 SQLite，在生产环境使用 PostgreSQL。",
+            content_hash=digest,
+            token_count=42,
+            created_at=now.isoformat(),
+        )
+        vector = struct.pack("<8f", *(self.random.uniform(-1, 1) for _ in range(8)))
+        self.insert(
+            "kb_embeddings",
+            chunk_id=chunk_id,
+            model="all-MiniLM-L6-v2",
+            model_name="all-MiniLM-L6-v2",
+            dims=8,
+            vector=vector,
+            embedding=vector,
+            content_hash=self.hex(64) if stale else digest,
+            built_at=int(now.timestamp()),
+            created_at=now.isoformat(),
+        )
+
+    # -- what goes wrong in real ones
+
+    def flaws(self) -> None:
+        self.flawed_projects()
+        self.flawed_sessions()
+        self.flawed_tasks()
+        self.flawed_trails()
+        self.flawed_rest()
+
+    def flaw(
+        self, what: str, domain: str, outcome: Literal["imported", "repaired", "set_aside", "merged"] = "repaired"
+    ) -> None:
+        self.flaw_list.append(what)
+        self.expect(domain, outcome)
+
+    def flawed_projects(self) -> None:
+        def project(project_id: str, **values: object) -> None:
+            now = _spaced(self.later())
+            given = {
+                "name": project_id,
+                "status": "active",
+                "tags": "[]",
+                "settings": "{}",
+                "updated_at": now,
+                **values,
+            }
+            self.insert("projects", id=project_id, path=f"/srv/{project_id}", added_at=now, created_at=now, **given)
+
+        project("旧项目", status="deleted", default_repo_id="tmp_repo")
+        self.flaw("a project's default repository is gone", "projects")
+        project("literal", tags="['架构', 'api']")
+        self.flaw("a project's tags are a Python literal", "projects")
+        project("web-shop-2", name="Web Shop — 商城")
+        self.flaw("two projects have one name", "projects")
+        project("broken-text", description=None)
+        self.connection.execute(
+            "UPDATE projects SET description = CAST(? AS TEXT) WHERE id = 'broken-text'", (b"caf\xe9",)
+        )
+        self.flaw("a description is no UTF-8", "projects")
+        self.repo("gone", "gone_core", ".", "code")
+        self.flaw("a repository's project is gone", "repos", "set_aside")
+
+    def flawed_sessions(self) -> None:
+        self.webui_session("pangge", None, created_at="2026-01-10T08:00:00+00:00Z")
+        self.flaw("a time ends with both an offset and a Z", "sessions")
+        self.webui_session("pangge", "{'title': ")
+        self.flaw("a session's metadata are no JSON", "sessions")
+        if self.agentos:
+            session_id = self.webui_session("pangge", json.dumps({"title": "两处", "kept": 1}))
+            now = self.later()
+            self.insert(
+                "chat_sessions",
+                session_id=session_id,
+                title="对话",
+                created_at=int(now.timestamp()),
+                updated_at=int(now.timestamp() * 1000),
+                metadata=json.dumps({"model": "local"}),
+            )
+            self.flaw("one session stands in two tables", "sessions")
+            self.expect("sessions", "merged")
+
+    def flawed_tasks(self) -> None:
+        def task(what: str, title: str | None = "Flawed", status: str = "draft", **values: object) -> None:
+            self.clock += dt.timedelta(minutes=1)
+            self.add_task(self.ulid(), title, status, **values)
+            self.flaw(what, "tasks")
+
+        task("a task's session is gone", session_id="auto_gone")
+        task("a task has no title", None)
+        task("a failed task tells no reason", "没有原因", "failed", metadata="{}")
+        task("a status is in capitals", "旧状态", "VERIFYING")
+        task("a status is unknown", "Unknown", "zombie")
+        task("a task's metadata are no JSON", metadata='{"project_hint": "web-sh')
+        task("a title holds U+0000", "zero\x00byte")
+        task("a title is too long", "长" * 501)
+        task("a project hint names no project", metadata='{"project_hint": "nowhere"}')
+        task("a time is no time", created_at="yesterday")
+        self.clock += dt.timedelta(minutes=1)
+        self.add_task("", "No key", "draft")
+        self.flaw("a task has no key", "tasks", "set_aside")
+
+    def flawed_trails(self) -> None:
+        known = self.task_ids[0] if self.task_ids else None
+        for number in range(2):
+            self.link(f"01MISSINGTASK000000000000{number}", "nl_request", f"lost_{number}", None)
+            self.flaw_list.append("a link's task is gone")
+        self.audit("01MISSINGTASK0000000000000", "NOTE", None)
+        self.flaw("an audit's task is gone", "audits", "set_aside")
+        if known is None:
+            return
+        self.link(known, "nl_request", "nl_0000", "again")
+        self.expected["lineage"].imported -= 1
+        self.expected["lineage"].set_aside += 1
+        self.flaw_list.append("a link is recorded twice")
+        for number in range(3):
+            payload = json.dumps({"operation": "commit", "commit_hash": f"{number:040}", "说明": "旧数据"})
+            self.rotated(
+                known, ("info", "warn", "error")[number], payload, decision=f"rotated_{number}" if number else None
+            )
+            self.flaw("an audit's columns were rotated by migration 24", "audits")
+        self.audit(known, "NOTE", None, created_at="2026-01-13 08:00:00")
+        self.flaw_list.append("an audit has no payload")
+        for what, payload, values in (
+            ("a payload is no JSON", '{"operation": "write", "files_changed": ["src/截断', {}),
+            ("a level is unknown", "{}", {"level": "notice"}),
+            ("an audit has no time", "{}", {"created_at": None}),
+            ("a decision is used for the first time", "{}", {"decision_id": "decision_twice"}),
+            ("a decision is used twice", "{}", {"decision_id": "decision_twice"}),
+        ):
+            self.audit(known, "NOTE", payload, **values)
+            if what != "a decision is used for the first time":
+                self.expected["audits"].repaired += 1
+                self.flaw_list.append(what)
+
+    def rotated(self, task_id: str, level: str, payload: str, *, decision: str | None) -> None:
+        """Add an audit as migration 24 left it: each value stands in another one's column."""
+        self.insert(
+            "task_audits",
+            task_id=task_id,
+            repo_id=level,
+            level="repo_commit",
+            event_type=payload,
+            payload=_naive(self.later()),
+            created_at=decision,
+            verdict_id="web-shop_frontend",
+        )
+
+    def flawed_rest(self) -> None:
+        self.message("webui_messages", "gone", 0)
+        self.flaw_list.append("a message's session is gone")
+        self.chunk("src_gone", "Lost", 0)
+        self.flaw_list.append("a chunk's source is gone")
+        source = str(self.connection.execute("SELECT source_id FROM kb_sources ORDER BY rowid").fetchone()[0])
+        self.chunk(source, "Changed since", 3, stale=True)
+        if self.agentos:
+            self.flaw_list.append("an embedding is of an older text")
+            if len(self.task_ids) > 1:
+                self.depends(self.task_ids[1], self.task_ids[0], "suggests")
+                self.flaw_list.append("a dependency has two types")
+
+
+def _spaced(moment: dt.datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _naive(moment: dt.datetime) -> str:
+    return moment.replace(tzinfo=None).isoformat()

@@ -1,0 +1,105 @@
+"""JSON that a language model will read again."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.types import UserDefinedType
+
+from agentos_store.types import json_text
+from agentos_store.types.gate import Decode, Encode, Gate
+
+if TYPE_CHECKING:
+    from sqlalchemy import Dialect
+    from sqlalchemy.types import TypeEngine
+
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class ExactJSON(Gate[Any]):
+    r"""A JSON value that comes back as it was given: order of keys, ``1e16`` as a float, ``-0.0``, ``null`` and all.
+
+    PostgreSQL stores ``JSON``, which keeps the text, SQLite ``TEXT``; both hold the same text. U+0000 and lone
+    surrogates inside strings are written as escapes (``\u0000``, ``\ud83d``), all other characters as they are.
+
+    With ``none_as_null`` (the default) None is SQL NULL; without it None is the JSON text ``null``.
+
+    NaN and infinities are refused because JSON has none. Tuples, keys that are not strings, and every other type are
+    refused because they would come back as something else; so would a high surrogate directly before a low one, which
+    JSON cannot tell from the one character that the two stand for. Integers of more than 4,300 digits and nesting
+    deeper than 500 are refused because readers, Python's among them, stop there.
+    """
+
+    impl = sa.Text
+
+    # SQLAlchemy does not see options that are keyword-only: statements would be cached without regard to them.
+    def __init__(self, none_as_null: bool = True) -> None:
+        super().__init__()
+        self.none_as_null = none_as_null
+        self.should_evaluate_none = not none_as_null
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Keep the text on both."""
+        return dialect.type_descriptor(JSONColumn() if dialect.name == "postgresql" else sa.TEXT())
+
+    def check(self, value: object, name: str) -> Any:
+        """Return the value as it is."""
+        dumps_exact(value, name)
+        return value
+
+    def encoder(self, dialect: Dialect) -> Encode:  # noqa: ARG002  one text for all
+        """Write the text that is stored on both."""
+        if self.none_as_null:
+            return lambda value, name: None if value is None else dumps_exact(value, name)
+        return dumps_exact
+
+    def decoder(self, dialect: Dialect) -> Decode | None:  # noqa: ARG002  one text for all
+        """Read the text that is stored on both."""
+        return decode_text
+
+
+class JSONColumn(UserDefinedType[str]):
+    """PostgreSQL's ``JSON``, without the driver's own ideas of what goes in and comes out."""
+
+    cache_ok = True
+    render_bind_cast = True
+
+    def get_col_spec(self, **_options: Any) -> str:
+        """Name the type."""
+        return "JSON"
+
+
+def dumps_exact(value: object, name: str) -> str:
+    """Return the JSON text from which ``loads_exact`` makes the same value; raise InvalidValueError with the path."""
+    return json_text.encode(value, name, _escape, _text_fault)
+
+
+def loads_exact(text: str) -> object:
+    """Return the value of a text that ``dumps_exact`` wrote."""
+    return json_text.decode(text)
+
+
+def decode_text(text: str | None) -> object:
+    """Read the text of either JSON type; None stays None."""
+    return None if text is None else json_text.decode(text)
+
+
+def _escape(text: str) -> str:
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # A pair of them is read back as one character, so comparing finds it.
+        return _SURROGATE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+    return text
+
+
+def _text_fault(text: str) -> str | None:
+    found = None if text.isascii() else _PAIR.search(text)
+    if found is None:
+        return None
+    return f"holds a high surrogate directly before a low one, at character {found.start()}"

@@ -1,0 +1,73 @@
+"""What all column types share: one check for every database, one form for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from sqlalchemy import TypeDecorator
+
+if TYPE_CHECKING:
+    from sqlalchemy import Dialect
+
+T = TypeVar("T")
+
+Encode = Callable[[object, str], object]
+"""Takes a value and its name; returns the driver's value or raises InvalidValueError."""
+
+Decode = Callable[[Any], object]
+
+
+class Gate(TypeDecorator[T]):
+    """A column type that lets the same values through on every database, and gives them back equal.
+
+    The check knows no dialect, so what one database would refuse is refused on both. Writer and decoder are chosen
+    once for a dialect and then called for each value.
+    """
+
+    cache_ok = True
+
+    def check(self, value: object, name: str) -> T:
+        """Return the value in its normal form; raise InvalidValueError for one that the store refuses.
+
+        The value is not None; ``name`` is what the error calls it.
+        """
+        raise NotImplementedError
+
+    def writer(self, dialect: Dialect) -> Callable[[T], object] | None:  # noqa: ARG002  for types that differ
+        """Return what makes a checked value into the driver's; None when it is the same."""
+        return None
+
+    def encoder(self, dialect: Dialect) -> Encode:
+        """Return the function from a value and its name to the driver's value; None stays None."""
+        check, write = self.check, self.writer(dialect)
+        if write is None:
+            return lambda value, name: None if value is None else check(value, name)
+        return lambda value, name: None if value is None else write(check(value, name))
+
+    def decoder(self, dialect: Dialect) -> Decode | None:  # noqa: ARG002  for types that differ
+        """Return the function from the driver's value to ours, which leaves None alone; None when they are the same."""
+        return None
+
+    def process_bind_param(self, value: T | None, dialect: Dialect) -> object:
+        """Check and encode a value that SQLAlchemy binds."""
+        return self.encoder(dialect)(value, "value")
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> T | None:
+        """Decode a value that SQLAlchemy read."""
+        decode = self.decoder(dialect)
+        return cast("T | None", value if decode is None else decode(value))
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[T | None], Any]:
+        """Choose the encoder once for a statement. The drivers take its values as they are."""
+        encode = self.encoder(dialect)
+        return lambda value: encode(value, "value")
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], T | None] | None:  # noqa: ARG002
+        """Choose the decoder once for a statement."""
+        return cast("Callable[[Any], T | None] | None", self.decoder(dialect))
+
+
+def kind_of(value: object) -> str:
+    """Name the type of a value that was refused, without the value."""
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

@@ -1,0 +1,257 @@
+"""Databases for the tests: one PostgreSQL server for the whole run, started by the first test that needs it.
+
+With pytest-xdist the controller owns the server and the migrated template on it. Workers ask it for them over a
+socket, so that both are made once, at the first need or never, and go when the controller goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Client, Listener
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from agentos_store import Store
+    from agentos_store.testing import PostgresServer
+
+BACKENDS = ("sqlite", "postgresql")
+
+Ask = Callable[[str], str]
+"""Answers ``"server"`` with the server's URL, ``"template"`` with the name of a migrated database to copy, which is
+empty where databases may not be created."""
+
+ASK = pytest.StashKey[Ask]()
+
+OWNER = pytest.StashKey["Owner"]()
+
+
+class Owner:
+    """Starts the server when it is first asked for, and stops it at the end of the run."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._answers: dict[str, str | Exception] = {}
+        self._server: PostgresServer | None = None
+        self._listener: Listener | None = None
+        self._thread: threading.Thread | None = None
+        self._key = secrets.token_bytes(32)
+
+    def ask(self, what: str) -> str:
+        """Answer a question; a failure is remembered, so that each test reports it and none waits for it again."""
+        with self._lock:
+            return self._ask(what)
+
+    def _ask(self, what: str) -> str:
+        if what not in self._answers:
+            try:
+                self._answers[what] = self._start() if what == "server" else self._make_template(self._ask("server"))
+            except Exception as error:  # noqa: BLE001  whoever asks gets it
+                self._answers[what] = error
+        answer = self._answers[what]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def address(self) -> tuple[Any, bytes]:
+        """Return where workers may ask, and the key that they have to show."""
+        if self._listener is None:
+            # Every worker may be waiting for the first answer at once.
+            self._listener = Listener(backlog=256, authkey=self._key)
+            self._thread = threading.Thread(target=self._serve, args=(self._listener,), daemon=True)
+            self._thread.start()
+        return self._listener.address, self._key
+
+    def close(self) -> None:
+        """Stop answering, and stop the server."""
+        if self._listener is not None and self._thread is not None:
+            with Client(self._listener.address, authkey=self._key) as connection:
+                connection.send("stop")
+            self._thread.join()
+            self._listener.close()
+        with self._lock:
+            if self._server is not None:
+                self._drop_template()
+                self._server.close()
+
+    def _serve(self, listener: Listener) -> None:
+        while True:
+            # A worker that dies while it asks costs only its own answer.
+            with contextlib.suppress(OSError, EOFError), listener.accept() as connection:
+                what = connection.recv()
+                if what == "stop":
+                    return
+                try:
+                    connection.send((True, self.ask(what)))
+                except Exception as error:  # noqa: BLE001  the worker raises it
+                    connection.send((False, f"{type(error).__name__}: {error}"))
+
+    def _start(self) -> str:
+        from agentos_store.testing import PostgresServer
+
+        self._server = PostgresServer()
+        return self._server.url
+
+    def _make_template(self, server: str) -> str:
+        from agentos_store import ensure_migrations
+        from agentos_store.testing import Databases
+
+        databases = Databases(server)
+        if not databases.can_create():
+            return ""
+        url = databases.create()
+        try:
+            ensure_migrations(url)
+            databases.seal(url)
+        except BaseException:
+            databases.drop(url)
+            raise
+        return url
+
+    def _drop_template(self) -> None:
+        from agentos_store.testing import Databases
+
+        server, template = self._answers.get("server"), self._answers.get("template")
+        if isinstance(server, str) and isinstance(template, str) and template:
+            Databases(server).drop(template)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let nothing of the developer's own configuration into the tests, and prepare the way to the server."""
+    for name in [name for name in os.environ if name.upper().startswith("DATABASE_")]:
+        del os.environ[name]
+    worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+    if worker is None:
+        owner = Owner()
+        config.stash[OWNER] = owner
+        config.stash[ASK] = owner.ask
+        config.add_cleanup(owner.close)
+        return
+    address, key = worker["postgres_address"], bytes.fromhex(worker["postgres_key"])
+
+    def ask(what: str) -> str:
+        with Client(address, authkey=key) as connection:
+            connection.send(what)
+            found, answer = connection.recv()
+        if not found:
+            raise RuntimeError(answer)
+        return str(answer)
+
+    config.stash[ASK] = ask
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell each worker of pytest-xdist where to ask."""
+    address, key = node.config.stash[OWNER].address()
+    node.workerinput["postgres_address"] = address
+    node.workerinput["postgres_key"] = key.hex()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(pytestconfig: pytest.Config) -> str:
+    """A maintenance database of the run's PostgreSQL server."""
+    return pytestconfig.stash[ASK]("server")
+
+
+@pytest.fixture
+def postgres_database(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty PostgreSQL database, or an empty schema that DATABASE_SCHEMA names where none may be created."""
+    from agentos_store.testing import Databases
+
+    if Databases(postgres_url).can_create():
+        with _postgres_database(postgres_url, None) as url:
+            yield url
+    else:
+        _empty_schema(postgres_url, monkeypatch)
+        yield postgres_url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """An SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path}/registry.sqlite"
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """``"sqlite"`` and ``"postgresql"``; fixtures that depend on it run each test on both."""
+    return str(request.param)
+
+
+@pytest.fixture
+def empty_url(backend: str, request: pytest.FixtureRequest) -> str:
+    """An empty database of the backend."""
+    # Asked for by name, so that tests on SQLite start no server.
+    return str(request.getfixturevalue("sqlite_url" if backend == "sqlite" else "postgres_database"))
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file that is only ever copied."""
+    from agentos_store import ensure_migrations
+
+    path = tmp_path_factory.mktemp("template") / "registry.sqlite"
+    ensure_migrations(f"sqlite:///{path}")
+    # What is still in the write-ahead log would not be copied.
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path
+
+
+@pytest.fixture
+def url(backend: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database of the backend with the schema in it and no rows."""
+    if backend == "sqlite":
+        empty: str = request.getfixturevalue("sqlite_url")
+        shutil.copy(request.getfixturevalue("sqlite_template"), empty.removeprefix("sqlite:///"))
+        yield empty
+        return
+    ask = request.config.stash[ASK]
+    server, template = ask("server"), ask("template")
+    if template:
+        with _postgres_database(server, template) as made:
+            yield made
+    else:
+        from agentos_store import ensure_migrations
+
+        _empty_schema(server, request.getfixturevalue("monkeypatch"))
+        ensure_migrations(server)
+        yield server
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    """An open store of the backend, without rows."""
+    from agentos_store import Store
+
+    with Store.open(url) as opened:
+        yield opened
+
+
+@contextlib.contextmanager
+def _postgres_database(server: str, template: str | None) -> Iterator[str]:
+    from agentos_store.testing import Databases
+
+    databases = Databases(server)
+    made = databases.create(template)
+    try:
+        yield made
+    finally:
+        databases.drop(made)
+
+
+def _empty_schema(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agentos_store.testing import reset_schema
+
+    schema = f"agentos_test_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+    reset_schema(server, schema)
+    monkeypatch.setenv("DATABASE_SCHEMA", schema)
