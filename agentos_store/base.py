@@ -45,7 +45,9 @@ class Base(DeclarativeBase):
     def to_dict(self) -> dict[str, Any]:
         """Return the row as a plain dictionary, keyed by column names."""
         mapper = inspect(type(self))
-        return {column.name: getattr(self, mapper.get_property_by_column(column).key) for column in self.table().columns}
+        return {
+            column.name: getattr(self, mapper.get_property_by_column(column).key) for column in self.table().columns
+        }
 
     def __repr__(self) -> str:
         """Show the key only: a row's values do not belong in a log."""

@@ -45,7 +45,7 @@ class Awaiting(Face):
     """Methods return a coroutine."""
 
 
-F = TypeVar("F", bound=Face, covariant=True)  # noqa: PLC0105  the name stands in every repository's signature
+F = TypeVar("F", bound=Face, covariant=True)
 """The face of a repository: ``Blocking`` or ``Awaiting``."""
 
 
@@ -144,7 +144,7 @@ class _Operation(Generic[P, R]):
         return bound
 
     def _bind(self, instance: Repository[Any]) -> Callable[..., Any]:
-        body, access, call = self.body, self.access, instance._runner.call  # noqa: SLF001  the two are one mechanism
+        body, access, call = self.body, self.access, instance._runner.call
         name = f"{instance.name}.{self.__name__}"
         may_repeat = access.reads or getattr(body, "__repeatable__", False)
 
@@ -154,25 +154,25 @@ class _Operation(Generic[P, R]):
         return functools.update_wrapper(bound, body)
 
 
-class reads(_Operation[P, R]):  # noqa: N801  used as a decorator
+class reads(_Operation[P, R]):
     """Mark a body that only reads."""
 
     access = Access.READ
 
 
-class reads_together(_Operation[P, R]):  # noqa: N801  used as a decorator
+class reads_together(_Operation[P, R]):
     """Mark a body that reads with several statements which have to see one moment."""
 
     access = Access.SNAPSHOT
 
 
-class writes(_Operation[P, R]):  # noqa: N801  used as a decorator
+class writes(_Operation[P, R]):
     """Mark a body that writes; it gets a transaction."""
 
     access = Access.WRITE
 
 
-class writes_once(_Operation[P, R]):  # noqa: N801  used as a decorator
+class writes_once(_Operation[P, R]):
     """Mark a body that writes with a single statement where the database can: the session refuses a second write there.
 
     After a write that changed no row the body may still read, to find out why.
@@ -181,7 +181,7 @@ class writes_once(_Operation[P, R]):  # noqa: N801  used as a decorator
     access = Access.STATEMENT
 
 
-class walks(Generic[P, T]):  # noqa: N801  used like the decorators above
+class walks(Generic[P, T]):
     """An iterator over all pages of a ``list`` operation, a page at a time, each in a transaction of its own.
 
     Rows that are added or changed behind the cursor while it walks are not seen; none is seen twice.
@@ -200,7 +200,7 @@ class walks(Generic[P, T]):  # noqa: N801  used like the decorators above
         if instance is None:
             return self
         fetch = self.operation.__get__(instance, owner)
-        return _walk_async(fetch) if instance._asynchronous else _walk(fetch)  # noqa: SLF001
+        return _walk_async(fetch) if instance._asynchronous else _walk(fetch)
 
 
 def _walk(fetch: Callable[..., Any]) -> Callable[..., Iterator[Any]]:

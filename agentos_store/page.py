@@ -97,7 +97,7 @@ class Listing(Generic[B]):
         self._pages: dict[Any, Statement[B]] = {}
         self._counts: dict[Any, Statement[Any]] = {}
 
-    def page(  # noqa: PLR0913  what a list can be asked
+    def page(
         self,
         session: Session,
         given: Mapping[str, object],
@@ -139,7 +139,7 @@ class Listing(Generic[B]):
         assert found is not None
         return int(found[0])
 
-    def _build(self, values: Mapping[str, object], descending: bool, columns: Any, *, after: bool) -> Statement[B]:  # noqa: FBT001
+    def _build(self, values: Mapping[str, object], descending: bool, columns: Any, *, after: bool) -> Statement[B]:
         table = self.model.table()
         query = select(table).where(*self._conditions(values))
         if after:
@@ -157,16 +157,16 @@ class Listing(Generic[B]):
         name = order.removeprefix("-") if isinstance(order, str) else order
         columns = self.orders.get(name) if isinstance(name, str) else None
         if columns is None:
-            raise InvalidValueError("order", f"must be one of {', '.join(self.orders)}, with - before it to turn it round")
+            raise InvalidValueError(
+                "order", f"must be one of {', '.join(self.orders)}, with - before it to turn it round"
+            )
         return order.startswith("-"), columns
 
     def _check(self, given: Mapping[str, object]) -> dict[str, object]:
         unknown = [name for name in given if name not in self.filters]
         if unknown:
             raise InvalidValueError(unknown[0], f"no such filter; there are {', '.join(sorted(self.filters))}")
-        return {
-            name: self.filters[name].type.check(value, name) for name, value in given.items() if value is not None
-        }
+        return {name: self.filters[name].type.check(value, name) for name, value in given.items() if value is not None}
 
     def _mark(self, order: str, values: Mapping[str, object]) -> str:
         """Return what a cursor carries to be recognised: the query that it belongs to."""

@@ -86,7 +86,7 @@ def _mount(line: str) -> tuple[PurePosixPath, str] | None:
     """Return the mount point and the type of one line: ``36 35 98:0 / /mnt rw shared:1 - nfs4 host:/x rw``."""
     before, separator, after = line.partition(" - ")
     fields = before.split(" ")
-    if not separator or len(fields) < 6:  # noqa: PLR2004  the six fields that each line has
+    if not separator or len(fields) < 6:
         return None
     return PurePosixPath(_ESCAPE.sub(_decode, fields[4])), after.split(" ")[0]
 

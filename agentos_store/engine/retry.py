@@ -33,7 +33,7 @@ class RetryPolicy:
     def delay(self, attempt: int) -> float:
         """Return the seconds to wait after the try with this number, counted from 0."""
         wait = min(self.cap, self.base * 2.0**attempt)
-        return wait * (1.0 + self.jitter * (2.0 * random.random() - 1.0))  # noqa: S311  no secret
+        return wait * (1.0 + self.jitter * (2.0 * random.random() - 1.0))
 
     def run(self, what: str, attempt: Callable[[int], R], *, repeatable: bool = True) -> R:
         """Call until it succeeds, fails for good, or the retries are used up.

@@ -85,18 +85,18 @@ class Session:
         time: dt.datetime = self._draw(now)
         return time
 
-    def all(self, statement: Statement[M], values: Mapping[str, object] = {}) -> list[M]:  # noqa: B006  never changed
+    def all(self, statement: Statement[M], values: Mapping[str, object] = {}) -> list[M]:
         """Execute and return every row."""
         prepared, rows, _ = self._execute(statement, values)
         build = prepared.build
         return [build(row) for row in rows]
 
-    def first(self, statement: Statement[M], values: Mapping[str, object] = {}) -> M | None:  # noqa: B006
+    def first(self, statement: Statement[M], values: Mapping[str, object] = {}) -> M | None:
         """Execute and return the first row, or None."""
         prepared, rows, _ = self._execute(statement, values)
         return prepared.build(rows[0]) if rows else None
 
-    def execute(self, statement: Statement[Any], values: Mapping[str, object] = {}) -> int:  # noqa: B006
+    def execute(self, statement: Statement[Any], values: Mapping[str, object] = {}) -> int:
         """Execute and return how many rows were changed."""
         return self._execute(statement, values)[2]
 

@@ -69,7 +69,7 @@ class Prepared(Generic[M]):
 
     __slots__ = ("_binds", "_constants", "build", "text", "writes")
 
-    def __init__(  # noqa: PLR0913  the parts of one compiled statement
+    def __init__(
         self,
         text: str,
         binds: Sequence[tuple[str, Encode | None, object]],
@@ -110,7 +110,7 @@ def numbered_by_database(column: Column[Any]) -> bool:
 
 
 def _returns_rows(element: Select[Any] | Insert | Update | Delete) -> bool:
-    return isinstance(element, Select) or bool(element._returning)  # noqa: SLF001  no public question exists
+    return isinstance(element, Select) or bool(element._returning)
 
 
 def _encoder(compiled: SQLCompiler, name: str, dialect: Dialect) -> tuple[str | None, Encode | None, object]:

@@ -17,7 +17,7 @@ HEAD = "0005_housekeeping"
 def read_revision_sqlite(raw: sqlite3.Connection) -> str | None:
     """Return the revision in an SQLite file; None when there is no version table or no row in it."""
     try:
-        row = raw.execute(f"SELECT revision FROM {TABLE}").fetchone()  # noqa: S608  a constant
+        row = raw.execute(f"SELECT revision FROM {TABLE}").fetchone()
     except sqlite3.OperationalError as error:
         if raw.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (TABLE,)).fetchone():
             raise
@@ -29,7 +29,7 @@ def read_revision_sqlite(raw: sqlite3.Connection) -> str | None:
 def revision_query(schema: str) -> str:
     """Return the query for the revision in a PostgreSQL schema."""
     quoted = '"' + schema.replace('"', '""') + '"'
-    return f"SELECT revision FROM {quoted}.{TABLE}"  # noqa: S608  quoted above
+    return f"SELECT revision FROM {quoted}.{TABLE}"
 
 
 def read_revision_postgresql(cursor: psycopg.Cursor[Any], schema: str) -> str | None:

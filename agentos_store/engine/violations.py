@@ -80,7 +80,9 @@ def _parent_is_missing(
     values = [row[column.name] for column in key.columns]
     if any(value is None for value in values):
         return False
-    return violation.constraint is not None or not _exists(key.referred_table, [e.column for e in key.elements], values, session)
+    return violation.constraint is not None or not _exists(
+        key.referred_table, [e.column for e in key.elements], values, session
+    )
 
 
 def _is_taken(
@@ -95,4 +97,7 @@ def _is_taken(
 def _exists(table: Table, columns: list[Column[Any]], values: list[Any], session: Session) -> bool:
     wanted = [column == bindparam(column.name, type_=column.type) for column in columns]
     statement: Statement[Any] = Statement(select(literal(1)).select_from(table).where(*wanted), lasting=False)
-    return session.first(statement, {column.name: value for column, value in zip(columns, values, strict=True)}) is not None
+    return (
+        session.first(statement, {column.name: value for column, value in zip(columns, values, strict=True)})
+        is not None
+    )

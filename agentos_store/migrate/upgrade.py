@@ -110,7 +110,7 @@ def _has_rows(source: sqlite3.Connection) -> bool:
     tables = source.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' AND name <> ?", (TABLE,)
     ).fetchall()
-    return any(source.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchone() for (name,) in tables)  # noqa: S608
+    return any(source.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchone() for (name,) in tables)
 
 
 def _free_name(path: Path) -> Path:

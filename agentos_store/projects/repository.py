@@ -57,12 +57,12 @@ class ProjectRepository(Repository[F]):
 
     @writes
     @repeatable
-    def create(  # noqa: PLR0913  one parameter for each column
+    def create(
         self,
         session: Session,
         *,
         path: str,
-        id: str | None = None,  # noqa: A002  the column's name
+        id: str | None = None,
         name: str = "",
         description: str | None = None,
         tags: Sequence[Any] = (),
@@ -95,22 +95,22 @@ class ProjectRepository(Repository[F]):
         return session.insert(Project, values)
 
     @reads
-    def get(self, session: Session, id: str) -> Project:  # noqa: A002
+    def get(self, session: Session, id: str) -> Project:
         """Return the project; raise NotFoundError for an unknown identifier."""
         return _required(session.first(_GET, {"id": id}), id)
 
     @reads
-    def find(self, session: Session, id: str) -> Project | None:  # noqa: A002
+    def find(self, session: Session, id: str) -> Project | None:
         """Return the project, or None."""
         return session.first(_GET, {"id": id})
 
     @reads
-    def exists(self, session: Session, id: str) -> bool:  # noqa: A002
+    def exists(self, session: Session, id: str) -> bool:
         """Tell whether there is such a project."""
         return session.first(_EXISTS, {"id": id}) is not None
 
     @reads
-    def list(  # noqa: PLR0913  its filters
+    def list(
         self,
         session: Session,
         *,
@@ -146,10 +146,10 @@ class ProjectRepository(Repository[F]):
 
     @writes
     @repeatable
-    def update(  # noqa: PLR0913  one parameter for each column
+    def update(
         self,
         session: Session,
-        id: str,  # noqa: A002
+        id: str,
         *,
         name: str | Unset = UNSET,
         path: str | Unset = UNSET,
@@ -171,19 +171,19 @@ class ProjectRepository(Repository[F]):
 
     @writes
     @repeatable
-    def archive(self, session: Session, id: str) -> Project:  # noqa: A002
+    def archive(self, session: Session, id: str) -> Project:
         """Put the project away; its tasks stay."""
         return _change(session, id, {"status": "archived"})
 
     @writes
     @repeatable
-    def restore(self, session: Session, id: str) -> Project:  # noqa: A002
+    def restore(self, session: Session, id: str) -> Project:
         """Make an archived or deleted project active again; AlreadyExistsError when its name was taken meanwhile."""
         return _change(session, id, {"status": "active"})
 
     @writes
     @repeatable
-    def delete(self, session: Session, id: str) -> Project:  # noqa: A002
+    def delete(self, session: Session, id: str) -> Project:
         """Mark the project deleted, which frees its name; ConflictError while it has tasks: archive it instead."""
         _required(session.first(_LOCK if session.capabilities.row_locks else _GET, {"id": id}), id)
         # The lock waits for tasks that are just being added, so they are seen here.
@@ -192,7 +192,7 @@ class ProjectRepository(Repository[F]):
         return _change(session, id, {"status": "deleted"})
 
     @writes
-    def add_repo(  # noqa: PLR0913  one parameter for each column
+    def add_repo(
         self,
         session: Session,
         project_id: str,

@@ -67,7 +67,7 @@ async def _outlast(future: Awaitable[R]) -> R:
             if task.cancelled():
                 raise
             cancelled = error
-        except BaseException:  # noqa: BLE001  it is the task's own, raised again below
+        except BaseException:
             break
     if cancelled is not None:
         if not task.cancelled():
@@ -195,9 +195,7 @@ class AsyncStore(Repositories[Awaiting]):
             raise
         return _InTransaction(TransactionRunner(opened), self._hop)
 
-    async def run(
-        self, work: Callable[[AsyncTransaction], Awaitable[R]], *, retry: RetryPolicy | None = None
-    ) -> R:
+    async def run(self, work: Callable[[AsyncTransaction], Awaitable[R]], *, retry: RetryPolicy | None = None) -> R:
         """Run the coroutine function in a transaction; run it again after a passing fault, as ``Store.run`` does."""
         policy = retry or RetryPolicy()
         attempt = 0

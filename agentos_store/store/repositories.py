@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Generic
+from typing import Any, Generic, TypeVar
 
-from agentos_store.operation import F, Runner
+from agentos_store.operation import F, Repository, Runner
 from agentos_store.projects.repository import ProjectRepository
 from agentos_store.tasks.audits import AuditRepository
 from agentos_store.tasks.lineage import LineageRepository
 from agentos_store.tasks.repository import TaskRepository
+
+T = TypeVar("T", bound=Repository[Any])
 
 
 class Repositories(Generic[F]):
     """The operations of all domains."""
 
     def __init__(self, runner: Runner, *, asynchronous: bool) -> None:
+        self._runner = runner
+        self._asynchronous = asynchronous
         self.projects: ProjectRepository[F] = ProjectRepository(runner, asynchronous=asynchronous)
         """Projects and their repositories."""
         self.tasks: TaskRepository[F] = TaskRepository(runner, asynchronous=asynchronous)
@@ -23,3 +27,10 @@ class Repositories(Generic[F]):
         """What tasks come from, and what they led to."""
         self.audits: AuditRepository[F] = AuditRepository(runner, asynchronous=asynchronous)
         """What happened to tasks, chained."""
+
+    def bind(self, repository: type[T]) -> T:
+        """Return a repository of one's own, bound to this store: ``store.bind(MyRepository[Blocking])``.
+
+        Its bodies are marked with ``reads`` and ``writes`` like the library's and run in the same way.
+        """
+        return repository(self._runner, asynchronous=self._asynchronous)

@@ -65,7 +65,7 @@ class AuditRepository(Repository[F]):
 
     @writes_once
     @repeatable
-    def record(  # noqa: PLR0913  one parameter for each column
+    def record(
         self,
         session: Session,
         task_id: str,
@@ -129,7 +129,7 @@ class AuditRepository(Repository[F]):
         return session.first(_GET, {"audit_id": audit_id}) is not None
 
     @reads
-    def query(  # noqa: PLR0913  its filters
+    def query(
         self,
         session: Session,
         *,

@@ -95,7 +95,7 @@ class LineageRepository(Repository[F]):
         return session.first(_GET_LINK, {"task_id": task_id, "kind": kind, "ref_id": ref_id}) is not None
 
     @reads
-    def list(  # noqa: PLR0913  its filters
+    def list(
         self,
         session: Session,
         *,

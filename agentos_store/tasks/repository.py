@@ -75,7 +75,7 @@ class TaskRepository(Repository[F]):
 
     @writes_once
     @repeatable
-    def create(  # noqa: PLR0913  one parameter for each column
+    def create(
         self,
         session: Session,
         *,
@@ -168,7 +168,7 @@ class TaskRepository(Repository[F]):
         return session.first(_EXISTS, {"task_id": task_id}) is not None
 
     @reads
-    def list(  # noqa: PLR0913  its filters
+    def list(
         self,
         session: Session,
         *,
@@ -205,7 +205,7 @@ class TaskRepository(Repository[F]):
     iterate = walks(list)
 
     @reads
-    def count(  # noqa: PLR0913  its filters
+    def count(
         self,
         session: Session,
         *,
@@ -229,7 +229,7 @@ class TaskRepository(Repository[F]):
 
     @writes_once
     @repeatable
-    def update(  # noqa: PLR0913  one parameter for each column
+    def update(
         self,
         session: Session,
         task_id: str,
@@ -255,7 +255,7 @@ class TaskRepository(Repository[F]):
 
     @writes_once
     @repeatable
-    def set_routing(  # noqa: PLR0913  the router's columns
+    def set_routing(
         self,
         session: Session,
         task_id: str,
@@ -279,9 +279,7 @@ class TaskRepository(Repository[F]):
     @repeatable
     def merge_metadata(self, session: Session, task_id: str, metadata: Mapping[str, Any]) -> Task:
         """Set these keys of the task's metadata and keep the others; parallel merges keep each other's keys."""
-        task = _required(
-            session.first(_LOCK if session.capabilities.row_locks else GET, {"task_id": task_id}), task_id
-        )
+        task = _required(session.first(_LOCK if session.capabilities.row_locks else GET, {"task_id": task_id}), task_id)
         return _change(session, task_id, {"metadata": {**task.metadata_, **metadata}}, None)
 
     @writes
@@ -296,7 +294,7 @@ class TaskRepository(Repository[F]):
 
     @writes_once
     @repeatable
-    def transition(  # noqa: PLR0913  what a step may bring along
+    def transition(
         self,
         session: Session,
         task_id: str,

@@ -77,7 +77,7 @@ class Entry:
         return content_hash(**{**self.values(), "payload": self.payload_text})
 
 
-def content_hash(  # noqa: PLR0913  the hashed fields
+def content_hash(
     *,
     task_id: str,
     repo_id: str | None,
@@ -147,9 +147,7 @@ def append_many(session: Session, entries: Sequence[Entry]) -> Sequence[TaskAudi
 
 
 def _built(entry: Entry, audit_id: int, previous: str, row_hash: str) -> TaskAudit:
-    return build_model(
-        TaskAudit, {**entry.values(), "audit_id": audit_id, "prev_hash": previous, "row_hash": row_hash}
-    )
+    return build_model(TaskAudit, {**entry.values(), "audit_id": audit_id, "prev_hash": previous, "row_hash": row_hash})
 
 
 def _meaning(violation: IntegrityViolation, entry: Entry) -> Exception:
@@ -162,7 +160,9 @@ def _meaning(violation: IntegrityViolation, entry: Entry) -> Exception:
 
 _INSERT = Statement(insert_into(TaskAudit, returning=["audit_id"]))
 _TASK_ID = bindparam("task_id", type_=HEADS.c.task_id.type)
-_READ_HEAD: Statement[TaskAuditHead] = Statement(select(HEADS).where(HEADS.c.task_id == _TASK_ID), returns=TaskAuditHead)
+_READ_HEAD: Statement[TaskAuditHead] = Statement(
+    select(HEADS).where(HEADS.c.task_id == _TASK_ID), returns=TaskAuditHead
+)
 _LOCK_HEAD: Statement[TaskAuditHead] = Statement(
     select(HEADS).where(HEADS.c.task_id == _TASK_ID).with_for_update(), returns=TaskAuditHead
 )

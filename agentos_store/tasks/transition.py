@@ -194,9 +194,7 @@ def _take() -> Statement[Task]:
         head,
         moved,
     ).cte("entry")
-    return Statement(
-        select(*(moved.c[column.name] for column in TASKS.c)).add_cte(entry), returns=Task, writes=True
-    )
+    return Statement(select(*(moved.c[column.name] for column in TASKS.c)).add_cte(entry), returns=Task, writes=True)
 
 
 _MOVE = _move()

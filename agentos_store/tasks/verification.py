@@ -80,7 +80,9 @@ def _verify(head: TaskAuditHead, entries: _Entries) -> Fault | None:
         previous = row_hash
     if fault is None and (previous != head.head_hash or count != head.length):
         missing = head.length - count
-        detail = f"{missing} entries are missing at the end" if missing > 0 else "the head does not belong to the entries"
+        detail = (
+            f"{missing} entries are missing at the end" if missing > 0 else "the head does not belong to the entries"
+        )
         fault = Fault(head.task_id, "cut", None, detail)
     return fault
 

@@ -187,7 +187,7 @@ class PostgresServer:
         identity = _Identity()
         base = identity.make_directory()
         # Undone from the last to the first: the server ends, its files go, and only then is the reaper dismissed.
-        reaper = subprocess.Popen(  # noqa: S603  a constant script
+        reaper = subprocess.Popen(
             ["/bin/sh", "-c", REAPER, "reaper", str(base)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -207,7 +207,7 @@ class PostgresServer:
         arguments = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
         log = base / "log"
         with log.open("wb") as output:
-            server = subprocess.Popen(  # noqa: S603  the binaries that were found above
+            server = subprocess.Popen(
                 [str(binaries / "postgres"), "-D", str(data), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -254,7 +254,7 @@ class _Identity:
     def run(self, command: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
         """Run a program to its end."""
         try:
-            return subprocess.run(  # noqa: S603  commands of this file
+            return subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -269,7 +269,7 @@ class _Identity:
 
     def make_directory(self) -> Path:
         """Make a directory that only this user can enter, with a path short enough for a socket."""
-        for parent in dict.fromkeys((tempfile.gettempdir(), "/tmp")):  # noqa: S108  mkdtemp makes it safe
+        for parent in dict.fromkeys((tempfile.gettempdir(), "/tmp")):
             # A temporary directory of root may be closed to the user.
             if self.run(["/bin/sh", "-c", 'cd "$1"', "sh", parent], Path("/")).returncode:
                 continue

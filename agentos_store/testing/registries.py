@@ -71,7 +71,7 @@ task_repo_scope: scope_id INTEGER, task_id TEXT, repo_id TEXT, scope TEXT, path_
 memory_items: id TEXT, scope TEXT, type TEXT, content TEXT, tags TEXT, sources TEXT, created_at TIMESTAMP, updated_at TIMESTAMP, confidence REAL, project_id TEXT, last_used_at TIMESTAMP, use_count INTEGER, retention_type TEXT, expires_at TIMESTAMP, auto_cleanup INTEGER
 webui_sessions: session_id TEXT, user_id TEXT, created_at TEXT, updated_at TEXT, metadata TEXT
 webui_messages: message_id TEXT, session_id TEXT, role TEXT, content TEXT, created_at TEXT, metadata TEXT
-"""  # noqa: E501  a table is a line
+"""
 _AGENTOS: Final = """
 project_repos: repo_id TEXT, project_id TEXT, name TEXT, remote_url TEXT, default_branch TEXT, workspace_relpath TEXT, role TEXT, is_writable INTEGER, auth_profile TEXT, created_at TIMESTAMP, updated_at TIMESTAMP, metadata TEXT
 task_sessions: session_id TEXT, channel TEXT, metadata TEXT, created_at TIMESTAMP, last_activity TIMESTAMP
@@ -87,7 +87,7 @@ kb_embeddings: chunk_id TEXT, model TEXT, dims INTEGER, vector BLOB, content_has
 runs: id INTEGER, project_id TEXT, type TEXT, status TEXT, started_at TIMESTAMP, completed_at TIMESTAMP, error TEXT, lease_until TIMESTAMP
 patches: id INTEGER, patch_id TEXT, run_id INTEGER, step_id INTEGER, intent TEXT, files TEXT, diff_hash TEXT, created_at TIMESTAMP
 snippets: id TEXT, title TEXT, language TEXT, code TEXT, tags_json TEXT, source_type TEXT, source_session_id TEXT, source_message_id TEXT, source_model TEXT, created_at INTEGER, updated_at INTEGER
-"""  # noqa: E501  a table is a line
+"""
 _DOCUMENT: Final = """
 project_repos: id INTEGER, project_id TEXT, repo_id TEXT, repo_path TEXT, added_at TIMESTAMP
 task_lineage: lineage_id INTEGER, task_id TEXT, kind TEXT, ref_id TEXT, phase TEXT, created_at TIMESTAMP, metadata TEXT
@@ -96,7 +96,7 @@ supervisor_inbox: id TEXT, task_id TEXT, event_type TEXT, event_ts TEXT, payload
 kb_sources: source_id TEXT, project_id TEXT, source_type TEXT, source_path TEXT, indexed_at TEXT, metadata TEXT
 kb_chunks: chunk_id TEXT, source_id TEXT, content TEXT, chunk_index INTEGER, metadata TEXT, created_at TEXT
 kb_embeddings: chunk_id TEXT, embedding BLOB, model_name TEXT, created_at TEXT
-"""  # noqa: E501  a table is a line
+"""
 
 
 @dataclass
@@ -179,7 +179,7 @@ class _Maker:
         """Insert a row; columns that this shape does not have are left out."""
         known = {column: value for column, value in values.items() if column in self.columns[table]}
         names, marks = ", ".join(f'"{column}"' for column in known), ", ".join("?" * len(known))
-        done = self.connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(known.values()))  # noqa: S608
+        done = self.connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(known.values()))
         self.counts[table] += 1
         return done.lastrowid or 0
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from agentos_store.errors import InvalidValueError
-from agentos_store.types.gate import Decode, Gate, kind_of
+from agentos_store.types.gate import Decode, Gate, PostgreSQLType, kind_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
@@ -25,10 +25,11 @@ class Boolean(Gate[bool]):
     """
 
     impl = sa.Boolean
+    cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Store a number where there is no boolean."""
-        return dialect.type_descriptor(sa.INTEGER() if dialect.name == "sqlite" else sa.BOOLEAN())
+        return sa.INTEGER() if dialect.name == "sqlite" else PostgreSQLType("BOOLEAN")
 
     def check(self, value: object, name: str) -> bool:
         """Return the value as it is."""

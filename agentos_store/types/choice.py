@@ -14,6 +14,8 @@ class Choice(Text):
     Any other text is refused, and the error names the ones that are allowed: SQLite would take whatever comes.
     """
 
+    cache_ok = True
+
     def __init__(self, *values: str) -> None:
         super().__init__()
         self.values = values

@@ -12,6 +12,8 @@ class ErrorText(Text):
     nobody reads. A value that is no ``str``, or too long, is refused still.
     """
 
+    cache_ok = True
+
     def check(self, value: object, name: str) -> str:
         """Return the text with U+FFFD for what neither database would hold."""
         text = plain_str(value, name)

@@ -6,10 +6,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.types import UserDefinedType
 
 from agentos_store.types import json_text
-from agentos_store.types.gate import Decode, Encode, Gate
+from agentos_store.types.gate import Decode, Encode, Gate, PostgreSQLType
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
@@ -34,6 +33,7 @@ class ExactJSON(Gate[Any]):
     """
 
     impl = sa.Text
+    cache_ok = True
 
     # SQLAlchemy does not see options that are keyword-only: statements would be cached without regard to them.
     def __init__(self, none_as_null: bool = True) -> None:
@@ -43,7 +43,7 @@ class ExactJSON(Gate[Any]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Keep the text on both."""
-        return dialect.type_descriptor(JSONColumn() if dialect.name == "postgresql" else sa.TEXT())
+        return PostgreSQLType("JSON") if dialect.name == "postgresql" else sa.TEXT()
 
     def check(self, value: object, name: str) -> Any:
         """Return the value as it is."""
@@ -59,17 +59,6 @@ class ExactJSON(Gate[Any]):
     def decoder(self, dialect: Dialect) -> Decode | None:  # noqa: ARG002  one text for all
         """Read the text that is stored on both."""
         return decode_text
-
-
-class JSONColumn(UserDefinedType[str]):
-    """PostgreSQL's ``JSON``, without the driver's own ideas of what goes in and comes out."""
-
-    cache_ok = True
-    render_bind_cast = True
-
-    def get_col_spec(self, **_options: Any) -> str:
-        """Name the type."""
-        return "JSON"
 
 
 def dumps_exact(value: object, name: str) -> str:

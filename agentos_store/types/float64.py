@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from math import isfinite, isnan
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from agentos_store.errors import InvalidValueError
-from agentos_store.types.gate import Gate, kind_of
+from agentos_store.types.gate import Gate, PostgreSQLType, kind_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
@@ -27,10 +27,11 @@ class Float64(Gate[float]):
     """
 
     impl = sa.Double
+    cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Take the type that has 64 bits on each."""
-        return dialect.type_descriptor(sa.REAL() if dialect.name == "sqlite" else sa.DOUBLE_PRECISION())
+        return sa.REAL() if dialect.name == "sqlite" else PostgreSQLType("DOUBLE PRECISION")
 
     def check(self, value: object, name: str) -> float:
         """Return a plain, finite ``float``."""
@@ -42,5 +43,5 @@ class Float64(Gate[float]):
         except OverflowError:
             raise InvalidValueError(name, "is too large for a 64-bit float") from None
         if not isfinite(number):
-            raise InvalidValueError(name, "is NaN" if number != number else "is infinite")  # noqa: PLR0124
+            raise InvalidValueError(name, "is NaN" if isnan(number) else "is infinite")
         return number

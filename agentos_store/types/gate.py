@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy import TypeDecorator
+from sqlalchemy.types import UserDefinedType
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
@@ -23,9 +24,9 @@ class Gate(TypeDecorator[T]):
 
     The check knows no dialect, so what one database would refuse is refused on both. Writer and decoder are chosen
     once for a dialect and then called for each value.
-    """
 
-    cache_ok = True
+    Each class says ``cache_ok`` for itself, as SQLAlchemy does not inherit it.
+    """
 
     def check(self, value: object, name: str) -> T:
         """Return the value in its normal form; raise InvalidValueError for one that the store refuses.
@@ -66,6 +67,27 @@ class Gate(TypeDecorator[T]):
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], T | None] | None:  # noqa: ARG002
         """Choose the decoder once for a statement."""
         return cast("Callable[[Any], T | None] | None", self.decoder(dialect))
+
+
+class PostgreSQLType(UserDefinedType[Any]):
+    """A type of PostgreSQL by its name, without SQLAlchemy's or the driver's own ideas of what goes in and comes out.
+
+    Each parameter is cast, so that NULL has a type wherever it stands.
+    """
+
+    cache_ok = True
+    render_bind_cast = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_options: Any) -> str:
+        """Name the type."""
+        return self.name
+
+    def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:  # noqa: ARG002
+        """Write a value into the statement itself, as a definition of an index or a CHECK needs it."""
+        return lambda value: "'" + str(value).replace("'", "''") + f"'::{self.name}"
 
 
 def kind_of(value: object) -> str:

@@ -18,6 +18,8 @@ class Identifier(Text):
     refused because nobody can tell it from a missing one; a longer one would not fit an index comfortably.
     """
 
+    cache_ok = True
+
     def __init__(self) -> None:
         super().__init__(1, 255)
 

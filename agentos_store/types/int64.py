@@ -27,10 +27,11 @@ class Int64(Gate[int]):
     """
 
     impl = sa.BigInteger
+    cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Take the type that has 64 bits on each."""
-        return dialect.type_descriptor(sa.INTEGER() if dialect.name == "sqlite" else sa.BIGINT())
+        return sa.INTEGER() if dialect.name == "sqlite" else sa.BIGINT()
 
     def check(self, value: object, name: str) -> int:
         """Return a plain ``int``."""

@@ -10,6 +10,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from math import isfinite, isnan
 from typing import TypeVar
 
 from agentos_store.errors import InvalidValueError
@@ -176,7 +177,7 @@ def _fault(key: str | int | None, value: object, text_fault: TextFault) -> str |
         is_large = value.bit_length() >= _BITS_IN_DOUBT and abs(value) >= _TOO_LARGE
         return f"has more than {MAX_DIGITS:,} digits" if is_large else None
     if isinstance(value, float):
-        return None if value - value == 0 else "is NaN" if value != value else "is infinite"  # noqa: PLR0124
+        return None if isfinite(value) else "is NaN" if isnan(value) else "is infinite"
     if isinstance(value, _BadKey):
         return f"has a key of type {value.kind}, which would come back as a str"
     if isinstance(value, tuple):

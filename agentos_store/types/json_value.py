@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import UserDefinedType
 
 from agentos_store.errors import InvalidValueError
 from agentos_store.types import json_text
 from agentos_store.types.exact_json import decode_text
-from agentos_store.types.gate import Decode, Encode, Gate, kind_of
+from agentos_store.types.gate import Decode, Encode, Gate, PostgreSQLType, kind_of
 from agentos_store.types.text import UNSTORABLE
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ class JSONValue(Gate[Any]):
     """
 
     impl = sa.Text
+    cache_ok = True
 
     def __init__(self, kind: Literal["object", "array"] | None = None) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class JSONValue(Gate[Any]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Store what can be indexed where there is such a type."""
-        return dialect.type_descriptor(JSONBColumn() if dialect.name == "postgresql" else sa.TEXT())
+        return PostgreSQLType("JSONB") if dialect.name == "postgresql" else sa.TEXT()
 
     def check(self, value: object, name: str) -> Any:
         """Return the value as it is."""
@@ -88,20 +88,11 @@ class JSONValue(Gate[Any]):
 class JSONPattern(JSONValue):
     """What a document may contain: like JSONValue, but None is JSON's ``null``, which an array may hold."""
 
+    cache_ok = True
+
     def encoder(self, dialect: Dialect) -> Encode:  # noqa: ARG002  one text for all
         """Write None too."""
         return self._dump
-
-
-class JSONBColumn(UserDefinedType[str]):
-    """PostgreSQL's ``JSONB``, without the driver's own ideas of what goes in and comes out."""
-
-    cache_ok = True
-    render_bind_cast = True
-
-    def get_col_spec(self, **_options: Any) -> str:
-        """Name the type."""
-        return "JSONB"
 
 
 class JSONContains(FunctionElement[bool]):

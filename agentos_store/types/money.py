@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from agentos_store.errors import InvalidValueError
-from agentos_store.types.gate import Decode, Gate, kind_of
+from agentos_store.types.gate import Decode, Gate, PostgreSQLType, kind_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
@@ -37,10 +37,11 @@ class Money(Gate[Decimal]):
     """
 
     impl = sa.Numeric
+    cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Count small units where there is no exact decimal."""
-        return dialect.type_descriptor(sa.INTEGER() if dialect.name == "sqlite" else sa.NUMERIC(19, PLACES))
+        return sa.INTEGER() if dialect.name == "sqlite" else PostgreSQLType(f"NUMERIC(19, {PLACES})")
 
     def check(self, value: object, name: str) -> Decimal:
         """Return the amount in its normal form."""

@@ -29,6 +29,7 @@ class Text(Gate[str]):
     """
 
     impl = sa.Text
+    cache_ok = True
 
     def __init__(self, min_length: int = 0, max_length: int | None = None) -> None:
         super().__init__()
@@ -37,7 +38,7 @@ class Text(Gate[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Compare by code point on PostgreSQL too."""
-        return dialect.type_descriptor(sa.TEXT(collation="C" if dialect.name == "postgresql" else None))
+        return sa.TEXT(collation="C" if dialect.name == "postgresql" else None)
 
     def check(self, value: object, name: str) -> str:
         """Return a plain ``str`` that both databases hold."""

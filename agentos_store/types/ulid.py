@@ -59,7 +59,7 @@ _lock = threading.Lock()
 
 def _after_fork() -> None:
     # Another thread may have held the lock when the process was forked; nobody would release it in the child.
-    global _lock  # noqa: PLW0603
+    global _lock  # noqa: PLW0603  whoever makes a key uses the module's lock
     _lock = threading.Lock()
     _maker.start_anew()
 

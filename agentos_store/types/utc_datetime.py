@@ -39,10 +39,11 @@ class UTCDateTime(Gate[dt.datetime]):
     """
 
     impl = sa.DateTime
+    cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Store text where there is no type for an instant."""
-        return dialect.type_descriptor(sa.TEXT() if dialect.name == "sqlite" else sa.TIMESTAMP(timezone=True))
+        return sa.TEXT() if dialect.name == "sqlite" else sa.TIMESTAMP(timezone=True)
 
     def check(self, value: object, name: str) -> dt.datetime:
         """Return a plain ``datetime`` in UTC."""
@@ -78,7 +79,7 @@ def now() -> dt.datetime:
     A clock that stands still or goes back gives one microsecond more than last time, so that what one process does in
     order is in order.
     """
-    global _last  # noqa: PLW0603  the clock's only memory
+    global _last  # noqa: PLW0603  the clock has no other memory
     with _lock:
         moment = dt.datetime.now(UTC)
         if moment <= _last:
@@ -93,7 +94,7 @@ _lock = threading.Lock()
 
 def _unlock() -> None:
     # Another thread may have held the lock when the process was forked; nobody would release it in the child.
-    global _lock  # noqa: PLW0603
+    global _lock  # noqa: PLW0603  whoever reads the clock uses the module's lock
     _lock = threading.Lock()
 
 
@@ -122,7 +123,7 @@ def _to_utc(value: dt.datetime, name: str) -> dt.datetime:
 
 
 def _write(moment: dt.datetime) -> str:
-    # Half the time of isoformat, and no offset to cut off.
+    # Half the time of isoformat and of format specifiers, and no offset to cut off.
     return "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ" % (  # noqa: UP031
         moment.year,
         moment.month,

@@ -80,9 +80,7 @@ def upgrade() -> None:
             DEFAULT_REPO, "projects", "project_repos", ["id", "default_repo_id"], ["project_id", "repo_id"]
         )
         op.create_index("ix_projects_tags", "projects", ["tags"], postgresql_using="gin")
-    op.create_index(
-        "uq_projects_name", "projects", ["name"], unique=True, postgresql_where=NAMED, sqlite_where=NAMED
-    )
+    op.create_index("uq_projects_name", "projects", ["name"], unique=True, postgresql_where=NAMED, sqlite_where=NAMED)
     op.create_index("ix_projects_created_at_id", "projects", ["created_at", "id"])
     op.create_index("ix_projects_status_created_at_id", "projects", ["status", "created_at", "id"])
     op.create_index("ix_projects_name_id", "projects", ["name", "id"])

@@ -63,12 +63,8 @@ def upgrade() -> None:
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("updated_at", TIME, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sessions")),
-        sa.ForeignKeyConstraint(
-            ["user_id"], ["users.id"], name=op.f("fk_sessions_user_id_users"), ondelete="RESTRICT"
-        ),
-        sa.CheckConstraint(
-            "status IN ('active', 'paused', 'completed', 'cancelled')", name=op.f("ck_sessions_status")
-        ),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_sessions_user_id_users"), ondelete="RESTRICT"),
+        sa.CheckConstraint("status IN ('active', 'paused', 'completed', 'cancelled')", name=op.f("ck_sessions_status")),
         sa.CheckConstraint("message_count >= 0", name=op.f("ck_sessions_message_count_not_negative")),
         sa.CheckConstraint("next_seq >= 0", name=op.f("ck_sessions_next_seq_not_negative")),
         sa.CheckConstraint("total_tokens >= 0", name=op.f("ck_sessions_total_tokens_not_negative")),

@@ -177,9 +177,7 @@ def _create_audits() -> None:
         sa.Column("pruned_hash", TEXT),
         sa.PrimaryKeyConstraint("task_id", name=op.f("pk_task_audit_heads")),
         sa.CheckConstraint("length >= 1", name=op.f("ck_task_audit_heads_length_positive")),
-        sa.CheckConstraint(
-            "pruned_to BETWEEN 0 AND length", name=op.f("ck_task_audit_heads_pruned_within_length")
-        ),
+        sa.CheckConstraint("pruned_to BETWEEN 0 AND length", name=op.f("ck_task_audit_heads_pruned_within_length")),
     )
     op.create_table(
         "audit_pruning_permits",

@@ -21,7 +21,10 @@ RoundTrip = Callable[[Gate[Any], Any], dict[str, Any]]
 def engines(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[Engines]:
     """SQLite on a file and PostgreSQL, by the name of the dialect."""
     file = tmp_path_factory.mktemp("types") / Path("types.sqlite")
-    made = {"sqlite": sa.create_engine(f"sqlite:///{file}"), "postgresql": sa.create_engine(postgres_url)}
+    made = {
+        "sqlite": sa.create_engine(f"sqlite:///{file}", poolclass=sa.NullPool),
+        "postgresql": sa.create_engine(postgres_url, poolclass=sa.NullPool),
+    }
     sa.event.listen(made["sqlite"], "connect", _add_function)
     sa.event.listen(made["postgresql"], "connect", _load_json_as_text)
     yield made
@@ -39,7 +42,10 @@ def round_trip(engines: Engines) -> Iterator[RoundTrip]:
     def write_and_read(column_type: Gate[Any], value: Any) -> dict[str, Any]:
         key = repr(column_type) + str(vars(column_type))
         if key not in tables:
-            columns = sa.Column("id", sa.Integer, primary_key=True), sa.Column("value", column_type)
+            columns: list[sa.Column[Any]] = [
+                sa.Column("id", sa.Integer, primary_key=True),
+                sa.Column("value", column_type),
+            ]
             tables[key] = sa.Table(f"round_trip_{len(tables)}", sa.MetaData(), *columns, prefixes=["TEMPORARY"])
             for connection in connections.values():
                 tables[key].create(connection)

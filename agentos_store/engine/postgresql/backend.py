@@ -359,7 +359,9 @@ class PostgreSQLTransaction:
         if access.reads or self._read_only:
             return run_body(body, session)
         # The last operation's savepoint is let go in the round trip that sets this one's.
-        connection.command("RELEASE SAVEPOINT operation; SAVEPOINT operation" if self._savepoint else "SAVEPOINT operation")
+        connection.command(
+            "RELEASE SAVEPOINT operation; SAVEPOINT operation" if self._savepoint else "SAVEPOINT operation"
+        )
         self._savepoint = True
         try:
             return run_body(body, session)

@@ -249,7 +249,7 @@ class SQLiteTransaction:
         self._queue = queue
         self._door = door
         self._session = session
-        self._connection = session._connection  # noqa: SLF001  one mechanism
+        self._connection = session._connection
 
     def run(self, access: Access, body: Callable[[Session], Any]) -> Any:
         """Run a body in a savepoint, so that one that fails leaves nothing behind."""
@@ -288,11 +288,11 @@ class SQLiteSnapshot:
         self._door = door
         self._session = snapshot.__enter__()
 
-    def run(self, access: Access, body: Callable[[Session], Any]) -> Any:  # noqa: ARG002  the session refuses writes
+    def run(self, access: Access, body: Callable[[Session], Any]) -> Any:
         """Run a body on the snapshot."""
         return run_body(body, self._session)
 
-    def end(self, *, commit: bool) -> None:  # noqa: ARG002  there is nothing to commit
+    def end(self, *, commit: bool) -> None:
         """Give the connection back."""
         self._snapshot.__exit__(None, None, None)
         self._door.__exit__()
@@ -317,8 +317,8 @@ def open_sqlite(path: Path | None, settings: Any) -> SQLiteBackend:
         path = path.resolve()
         found = _open.get(path)
         if found is not None:
-            if found._settings.durability != settings.durability:  # noqa: SLF001
-                raise UsageError(f"this process has {path} open with durability={found._settings.durability}")  # noqa: SLF001
+            if found._settings.durability != settings.durability:
+                raise UsageError(f"this process has {path} open with durability={found._settings.durability}")
             found.acquire()
             return found
         backend = SQLiteBackend(path, settings, temporary=temporary)

@@ -243,7 +243,7 @@ class WriteQueue:
         session = writer.session(job.call)
         try:
             job.result = job.body(session)
-        except Exception as error:  # noqa: BLE001  it is the caller's, who is waiting in another thread
+        except Exception as error:
             job.error = error
             return not session.wrote and writer.raw.in_transaction
         return True

@@ -51,6 +51,16 @@ EXPECTED: Final = (0, 25)
 _VERSION: Final = re.compile(r"v?([0-9]{1,9})\.([0-9]{1,9})(?:\.([0-9]{1,9}))?", re.IGNORECASE)
 
 
+_TABLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "projects": ("projects",),
+    "repositories": ("project_repos",),
+    "sessions": tuple(SESSION_TABLES),
+    "tasks": ("tasks",),
+    "lineage": ("task_lineage",),
+    "audits": ("task_audits",),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class NotYet:
     """How many rows the tables have that no iterator reads."""
@@ -166,6 +176,10 @@ class Registry:
         if table not in self._source.tables:
             raise NotFoundError("table", table)
         return self._source.rows(table)
+
+    def total(self, kind: str) -> int:
+        """Return how many rows the iterator of this kind will read, for a progress bar."""
+        return sum(self._source.count(table) for table in _TABLES[kind] if table in self._source.tables)
 
     def not_yet(self) -> NotYet:
         """Count the rows of the tables that no iterator reads."""

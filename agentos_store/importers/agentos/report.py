@@ -25,7 +25,7 @@ class Repair:
     what: str
 
 
-class SetAside(Exception):  # noqa: N818  it is an outcome, not an error
+class SetAside(Exception):
     """The row has no place in the store; caught where the row becomes a Problem."""
 
     def __init__(self, reason: str) -> None:

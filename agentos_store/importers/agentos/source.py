@@ -81,10 +81,10 @@ class SourceFile:
             return
         chosen = ", ".join(f"{_quoted(name)} AS c{number}" for number, name in enumerate(names))
         # NOT INDEXED: an index may be damaged where the table is not.
-        select = f"SELECT rowid AS r, {chosen} FROM {_quoted(table)} NOT INDEXED WHERE rowid >= ? ORDER BY rowid"  # noqa: S608
+        select = f"SELECT rowid AS r, {chosen} FROM {_quoted(table)} NOT INDEXED WHERE rowid >= ? ORDER BY rowid"
         first = _LOWEST
         while first <= _HIGHEST:
-            start, reason = first, ""
+            reason = ""
             try:
                 cursor = self._connection.execute(select, (first,))
                 try:
@@ -104,22 +104,25 @@ class SourceFile:
                 reason = named(damage)
             if self._closed:
                 raise UsageError("the registry was closed while it was being read; read it inside the with block")
+            # Python's cursor is one row ahead: what it stumbled over may be the row after the next.
+            single = self._at_or_after(f"{select} LIMIT 1", first)
+            if single is not None:
+                rowid, *values = single
+                yield Found(table, rowid, dict(zip(names, values, strict=True)))
+                first = rowid + 1
+                continue
             onward = self._first_readable(f"{select} LIMIT 1", first)
             if onward is None:
                 yield Problem(table, f"rowid {first} on" if first > _LOWEST else "*", f"unreadable: {reason}")
                 return
-            if onward == first == start:
-                # It failed and the probe did not: a passing fault, which must not hold the loop in place.
-                onward += 1
-            if onward > first:
-                yield Problem(table, _span(first, onward - 1), f"unreadable: {reason}")
+            yield Problem(table, _span(first, onward - 1), f"unreadable: {reason}")
             first = onward
 
     def row(self, table: str, rowid: int) -> Found | None:
         """Return one row, or None when there is none that can be read."""
         names = self._columns[table]
         chosen = ", ".join(f"{_quoted(name)} AS c{number}" for number, name in enumerate(names))
-        select = f"SELECT rowid AS r, {chosen} FROM {_quoted(table)} NOT INDEXED WHERE rowid = ?"  # noqa: S608
+        select = f"SELECT rowid AS r, {chosen} FROM {_quoted(table)} NOT INDEXED WHERE rowid = ?"
         try:
             found = self._connection.execute(select, (rowid,)).fetchone()
         except DAMAGE:
@@ -130,7 +133,7 @@ class SourceFile:
         """Return the number of rows that can be read."""
         try:
             # Damage inside a row does not hinder this count, so it may be higher than that of the rows given.
-            (number,) = self._connection.execute(f"SELECT count(*) FROM {_quoted(table)} NOT INDEXED").fetchone()  # noqa: S608
+            (number,) = self._connection.execute(f"SELECT count(*) FROM {_quoted(table)} NOT INDEXED").fetchone()
             return int(number)
         except DAMAGE:
             return sum(isinstance(found, Found) for found in self.rows(table))
@@ -143,29 +146,29 @@ class SourceFile:
             return (Problem("*", "*", f"unreadable: {named(damage)}"),)
         return tuple(Problem("*", "*", _clean(str(text))) for (text,) in found if text != "ok")
 
+    def _at_or_after(self, probe: str, start: int) -> tuple[int, *tuple[Value, ...]] | None:
+        """Return the number and values of the next row; None when it cannot be read."""
+        try:
+            found: tuple[int, *tuple[Value, ...]] | None = self._connection.execute(probe, (start,)).fetchone()
+        except DAMAGE:
+            return None
+        return found if found is not None and found[0] >= start else None
+
     def _first_readable(self, probe: str, first: int) -> int | None:
-        """Return the least row number, as far as probing tells, from which reading works again; None if there is none.
+        """Return the least row number after ``first``, as far as probing tells, from which on a row can be read.
 
         Just after the damage each number is tried; further on the steps double, and the last of them is halved back.
         """
 
         def works(start: int) -> bool:
-            try:
-                found = self._connection.execute(probe, (start,)).fetchone()
-            except DAMAGE:
-                return False
-            return found is None or found[0] >= start
+            return self._at_or_after(probe, start) is not None
 
-        bad, start = first - 1, first
+        bad, start = first, max(first + 1, 1)  # No table of AgentOS numbers its rows below 1.
         tries, step = 0, 1
         while not works(start):
-            if start == _HIGHEST:
+            if start >= _HIGHEST:
                 return None
             bad = start
-            if start < 1:
-                # No table of AgentOS numbers its rows below 1.
-                start = 1
-                continue
             tries += 1
             if tries > _SINGLE_STEPS:
                 step *= 2
@@ -214,7 +217,7 @@ class SourceFile:
             if len(names) < len(found):
                 self.problems.append(Problem(table, "*", "unreadable in part: the name of a column is damaged"))
             if names:
-                self._connection.execute(f"SELECT rowid FROM {_quoted(table)} NOT INDEXED LIMIT 0")  # noqa: S608
+                self._connection.execute(f"SELECT rowid FROM {_quoted(table)} NOT INDEXED LIMIT 0")
                 self._columns[table] = tuple(names)
             else:
                 self.problems.append(Problem(table, "*", "unreadable: its definition is damaged"))

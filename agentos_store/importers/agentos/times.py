@@ -30,7 +30,7 @@ def parse_time(value: object) -> tuple[dt.datetime, bool]:
     microsecond, which are cut off. Anything else raises ValueError.
     """
     if isinstance(value, bool):
-        raise ValueError("a truth value is no time")  # noqa: TRY004  there is one error
+        raise ValueError("a truth value is no time")
     if isinstance(value, int):
         return _from_epoch(Decimal(value)), False
     if isinstance(value, float):
@@ -38,7 +38,7 @@ def parse_time(value: object) -> tuple[dt.datetime, bool]:
             raise ValueError("not a finite number")
         return _from_epoch(Decimal(repr(value))), False
     if not isinstance(value, str):
-        raise ValueError("neither a text nor a number")  # noqa: TRY004  there is one error
+        raise ValueError("neither a text nor a number")
     text = value.strip()
     if _NUMBER.fullmatch(text):
         return _from_epoch(Decimal(text)), False

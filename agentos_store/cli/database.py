@@ -1,0 +1,120 @@
+"""``agentos-store db``: the schema and its revisions."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Annotated
+
+import typer
+
+from agentos_store.cli.exits import FOUND_WRONG
+from agentos_store.cli.output import AsJSON, console, print_json, print_table
+from agentos_store.cli.where import where
+from agentos_store.engine.version import HEAD
+from agentos_store.errors import InvalidValueError
+from agentos_store.migrate import ensure_migrations
+from agentos_store.migrate.revisions import alembic_ini, known
+from agentos_store.migrate.target import Target
+
+app = typer.Typer(help="The schema and its revisions.", no_args_is_help=True)
+
+
+@app.command()
+def upgrade(
+    context: typer.Context, revision: Annotated[str, typer.Argument(help="Where to climb to.")] = "head"
+) -> None:
+    """Bring the schema to the newest revision; safe from any number of processes at once."""
+    place = where(context)
+    applied = ensure_migrations(place.url, schema=place.schema, revision=revision)
+    target = Target.of(place.url, schema=place.schema)
+    done = f"{applied} revisions applied" if applied else "nothing to do"
+    console().print(f"{target.describe()}: {done}, at {target.revision()}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def downgrade(
+    context: typer.Context,
+    revision: Annotated[str, typer.Argument(help="Where to descend to; 'base' removes every table.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be taken back.")] = False,
+) -> None:
+    """Take revisions back, and with them the data that only they can hold."""
+    place = where(context)
+    target = Target.of(place.url, schema=place.schema)
+    if revision != "base" and revision not in known():
+        raise InvalidValueError("revision", f"there is no such revision; there are base, {', '.join(known())}")
+    found = target.revision()
+    steps = [step for step in known() if found in known() and step <= str(found)]
+    steps = [step for step in reversed(steps) if revision == "base" or step > revision]
+    console().print(f"{target.describe()}: takes back {', '.join(steps) or 'nothing'}", markup=False, soft_wrap=True)
+    if dry_run or not steps:
+        return
+    if not yes:
+        typer.confirm("Tables and columns of these revisions are removed with their data. Go on?", abort=True)
+    from agentos_store.migrate.upgrade import downgrade as descend
+
+    taken = descend(target, None if revision == "base" else revision)
+    console().print(f"{taken} revisions taken back, at {target.revision() or 'base'}", markup=False)
+
+
+@app.command()
+def current(context: typer.Context, as_json: AsJSON = False) -> None:
+    """Tell which revision the database is at."""
+    place = where(context)
+    target = Target.of(place.url, schema=place.schema)
+    found = target.revision()
+    if as_json:
+        print_json({"database": target.describe(), "revision": found, "head": HEAD})
+    else:
+        console().print(
+            f"{target.describe()}: {found or 'no schema yet'} (this code: {HEAD})", markup=False, soft_wrap=True
+        )
+
+
+@app.command()
+def history(context: typer.Context, as_json: AsJSON = False) -> None:
+    """List the revisions, and which of them the database has."""
+    place = where(context)
+    found = Target.of(place.url, schema=place.schema).revision()
+    applied = set(known()[: known().index(found) + 1]) if found in known() else set()
+    if as_json:
+        print_json([{"revision": revision, "applied": revision in applied} for revision in known()])
+    else:
+        print_table("Revisions", ["revision", "applied"], [(r, "yes" if r in applied else "") for r in known()])
+
+
+@app.command()
+def check(context: typer.Context, as_json: AsJSON = False) -> None:
+    """Compare the database with the models: tables, columns, constraints, indexes, triggers."""
+    from agentos_store.migrate.drift import find_drift
+
+    place = where(context)
+    differences = find_drift(Target.of(place.url, schema=place.schema))
+    if as_json:
+        print_json([{name: getattr(d, name) for name in ("table", "what", "database", "models")} for d in differences])
+    elif differences:
+        rows = [(d.table, d.what, d.database, d.models) for d in differences]
+        print_table("The database differs from the models", ["table", "what", "database", "models"], rows)
+    else:
+        console().print("no drift: the database is what the models say")
+    if differences:
+        raise typer.Exit(FOUND_WRONG)
+
+
+@app.command()
+def sql(context: typer.Context, revision: Annotated[str, typer.Argument(help="Where to climb to.")] = "head") -> None:
+    """Print the SQL of an upgrade from nothing, for a database that others administer."""
+    from alembic import command
+    from alembic.config import Config
+
+    place = where(context)
+    config = Config(alembic_ini())
+    arguments = {"url": place.url, "schema": place.schema}
+    config.cmd_opts = Namespace(x=[f"{name}={value}" for name, value in arguments.items() if value is not None])
+    command.upgrade(config, revision, sql=True)
+
+
+@app.command()
+def config() -> None:
+    """Print the path of the alembic.ini that belongs to this installation: alembic -c "$(agentos-store db config)" …"""
+    typer.echo(str(alembic_ini()))

@@ -1,0 +1,75 @@
+"""``agentos-store import``: data of other systems, brought in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from agentos_store.cli.output import AsJSON, console, errors, print_json, print_table
+from agentos_store.cli.where import where
+from agentos_store.importers.report import ImportReport
+
+app = typer.Typer(help="Bring in the data of other systems.", no_args_is_help=True)
+
+
+@app.command()
+def agentos(
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(help="The registry, an SQLite file of schema 0.25.")],
+    keep_status: Annotated[
+        bool, typer.Option("--keep-status", help="Let tasks that waited or ran arrive pending and running, not paused.")
+    ] = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Import an AgentOS registry: projects, repositories, sessions, tasks, lineage, audits. It is only read.
+
+    A second run changes nothing; a run that was interrupted is simply repeated.
+    """
+    from agentos_store.importers.agentos.load import import_registry
+
+    with where(context).open() as store, _bars(quiet=as_json) as bars:
+        shown: dict[str, TaskID] = {}
+
+        def progress(kind: str, done: int, total: int) -> None:
+            if kind not in shown:
+                shown[kind] = bars.add_task(kind, total=total)
+            bars.update(shown[kind], completed=done, total=total)
+
+        report = import_registry(store, path, keep_status=keep_status, progress=progress)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_report(report)
+
+
+def print_report(report: ImportReport) -> None:
+    """Print what an import did."""
+    columns = ["kind", "read", "imported", "there already", "repaired", "set aside"]
+    rows = [
+        (kind, counts.read, counts.imported, counts.repeated, counts.repaired, counts.set_aside)
+        for kind, counts in report.counts.items()
+    ]
+    print_table(f"AgentOS {report.version} ({report.source})", columns, rows, right=columns[1:])
+    for title, notes in (("Repaired", report.repairs), ("Set aside", report.set_aside)):
+        if notes:
+            print_table(title, ["table", "key", "why"], [(note.table, note.key, note.why) for note in notes])
+    if report.unlisted:
+        console().print(f"and {report.unlisted:,} more, which are counted above")
+    for title, tables in (("Not yet", report.not_yet), ("No place in the store", report.no_place)):
+        if tables:
+            names = ", ".join(f"{table} {count:,}" for table, count in tables.items())
+            console().print(f"{title}: {names}", markup=False)
+
+
+def _bars(*, quiet: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<14}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=errors(),
+        disable=quiet,
+    )

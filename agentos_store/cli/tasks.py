@@ -1,0 +1,74 @@
+"""``agentos-store tasks``: what there is to do, and what was done."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from agentos_store.cli.output import AsJSON, console, print_json, print_table, short, shown
+from agentos_store.cli.where import where
+
+app = typer.Typer(help="Tasks.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    status: Annotated[str | None, typer.Option(help="Only this status.")] = None,
+    project: Annotated[str | None, typer.Option(help="Only this project.")] = None,
+    session: Annotated[str | None, typer.Option(help="Only this session.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Only this agent.")] = None,
+    task_type: Annotated[str | None, typer.Option("--type", help="Only this type.")] = None,
+    limit: Annotated[int, typer.Option(help="How many at most.")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="Where the page before said that the next one begins.")] = None,
+    oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first.")] = False,
+    as_json: AsJSON = False,
+) -> None:
+    """List tasks, the newest first."""
+    with where(context).open() as store:
+        page = store.tasks.list(
+            status=status,
+            project_id=project,
+            session_id=session,
+            agent_id=agent,
+            task_type=task_type,
+            order="created_at" if oldest else "-created_at",
+            limit=limit,
+            cursor=cursor,
+        )
+    if as_json:
+        print_json({"items": [task.to_dict() for task in page.items], "next": page.next})
+        return
+    columns = ["task", "status", "title", "project", "created"]
+    rows = [(t.task_id, t.status, short(t.title), t.project_id, t.created_at) for t in page.items]
+    print_table(f"Tasks ({len(page)})", columns, rows, whole=["task", "status", "created"])
+    if page.next is not None:
+        console().print(f"more: --cursor {page.next}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def show(
+    context: typer.Context, task_id: Annotated[str, typer.Argument(help="The task.")], as_json: AsJSON = False
+) -> None:
+    """Show one task with its history."""
+    with where(context).open() as store:
+        task = store.tasks.get(task_id)
+        history = store.tasks.history(task_id)
+        audits = store.audits.count(task_id=task_id)
+    if as_json:
+        steps = [
+            {name: getattr(step, name) for name in ("audit_id", "origin", "to", "at", "by", "reason")}
+            for step in history
+        ]
+        print_json({**task.to_dict(), "history": steps, "audits": audits})
+        return
+    values = [(name, _text(value)) for name, value in task.to_dict().items() if value not in (None, "", {}, [])]
+    print_table(short(task.title), ["field", "value"], values)
+    rows = [(step.at, step.origin, step.to, step.by, step.reason) for step in history]
+    print_table(f"History ({audits} audits)", ["at", "from", "to", "by", "reason"], rows)
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else shown(value)
