@@ -26,7 +26,7 @@ check: $(DEV) ## lint, types, layers, formatting, and models against migrations
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m agentos_store.migrate.check
+	$(BIN)/python -m agentos_store.testing.check
 
 bench: $(DEV) ## measure against the drivers alone and write benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks

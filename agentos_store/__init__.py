@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from agentos_store.migrate import ensure_migrations
     from agentos_store.page import Page
     from agentos_store.settings import Settings
-    from agentos_store.store import AsyncStore, AsyncTransaction, Store, Transaction
+    from agentos_store.store.asynchronous import AsyncStore, AsyncTransaction
+    from agentos_store.store.blocking import Store, Transaction
 
 __all__ = [
     "AlreadyExistsError",
@@ -68,13 +69,13 @@ __all__ = [
 ]
 
 _LAZY = {
-    "AsyncStore": "agentos_store.store",
-    "AsyncTransaction": "agentos_store.store",
+    "AsyncStore": "agentos_store.store.asynchronous",
+    "AsyncTransaction": "agentos_store.store.asynchronous",
     "Page": "agentos_store.page",
     "RetryPolicy": "agentos_store.engine.retry",
     "Settings": "agentos_store.settings",
-    "Store": "agentos_store.store",
-    "Transaction": "agentos_store.store",
+    "Store": "agentos_store.store.blocking",
+    "Transaction": "agentos_store.store.blocking",
     "ensure_migrations": "agentos_store.migrate",
 }
 """Loaded when they are first used: pydantic, for instance, takes as long as a third of SQLAlchemy."""

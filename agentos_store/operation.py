@@ -45,7 +45,7 @@ class Awaiting(Face):
     """Methods return a coroutine."""
 
 
-F = TypeVar("F", bound=Face, covariant=True)
+F = TypeVar("F", bound=Face, covariant=True)  # noqa: PLC0105  the name stands in every repository's signature
 """The face of a repository: ``Blocking`` or ``Awaiting``."""
 
 
@@ -90,8 +90,7 @@ _inside = threading.local()
 
 def run_body(body: Callable[[Session], R], session: Session) -> R:
     """Run a body; meanwhile this thread refuses to call a bound face, which would open a second transaction."""
-    if getattr(_inside, "body", False):
-        raise UsageError("an operation was called from inside another one; call the body through its class instead")
+    refuse_inside_body()
     _inside.body = True
     try:
         return body(session)
@@ -111,7 +110,7 @@ def repeatable(body: Callable[P, R]) -> Callable[P, R]:
     Such a body finds by its key (``session.new_ulid`` gives the same one again), or by a state that it asks for, that
     the work is done.
     """
-    body.__repeatable__ = True  # type: ignore[attr-defined]  a mark, read by the operation
+    body.__repeatable__ = True  # type: ignore[attr-defined]  # a mark, read by the operation
     return body
 
 
@@ -144,35 +143,36 @@ class _Operation(Generic[P, R]):
         return bound
 
     def _bind(self, instance: Repository[Any]) -> Callable[..., Any]:
-        body, access, call = self.body, self.access, instance._runner.call
+        body, access, call = self.body, self.access, instance._runner.call  # noqa: SLF001  the two are one mechanism
         name = f"{instance.name}.{self.__name__}"
         may_repeat = access.reads or getattr(body, "__repeatable__", False)
 
         def bound(*args: Any, **kwargs: Any) -> Any:
+            refuse_inside_body()
             return call(access, name, lambda session: body(instance, session, *args, **kwargs), repeatable=may_repeat)
 
         return functools.update_wrapper(bound, body)
 
 
-class reads(_Operation[P, R]):
+class reads(_Operation[P, R]):  # noqa: N801  used as a decorator
     """Mark a body that only reads."""
 
     access = Access.READ
 
 
-class reads_together(_Operation[P, R]):
+class reads_together(_Operation[P, R]):  # noqa: N801  used as a decorator
     """Mark a body that reads with several statements which have to see one moment."""
 
     access = Access.SNAPSHOT
 
 
-class writes(_Operation[P, R]):
+class writes(_Operation[P, R]):  # noqa: N801  used as a decorator
     """Mark a body that writes; it gets a transaction."""
 
     access = Access.WRITE
 
 
-class writes_once(_Operation[P, R]):
+class writes_once(_Operation[P, R]):  # noqa: N801  used as a decorator
     """Mark a body that writes with a single statement where the database can: the session refuses a second write there.
 
     After a write that changed no row the body may still read, to find out why.
@@ -181,7 +181,7 @@ class writes_once(_Operation[P, R]):
     access = Access.STATEMENT
 
 
-class walks(Generic[P, T]):
+class walks(Generic[P, T]):  # noqa: N801  used like the decorators above
     """An iterator over all pages of a ``list`` operation, a page at a time, each in a transaction of its own.
 
     Rows that are added or changed behind the cursor while it walks are not seen; none is seen twice.
@@ -200,7 +200,7 @@ class walks(Generic[P, T]):
         if instance is None:
             return self
         fetch = self.operation.__get__(instance, owner)
-        return _walk_async(fetch) if instance._asynchronous else _walk(fetch)
+        return _walk_async(fetch) if instance._asynchronous else _walk(fetch)  # noqa: SLF001  as above
 
 
 def _walk(fetch: Callable[..., Any]) -> Callable[..., Iterator[Any]]:

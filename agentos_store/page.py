@@ -32,6 +32,8 @@ B = TypeVar("B", bound="Base")
 DEFAULT_LIMIT = 100
 LARGEST_LIMIT = 10_000
 LARGEST_OFFSET = 100_000
+LONGEST_CURSOR = 65_536
+"""Characters; what we make is much shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,10 @@ class Listing(Generic[B]):
         cursor: str | None = None,
         offset: int = 0,
     ) -> Page[B]:
-        """Return one page. An order is a name, with ``-`` before it for the largest first."""
+        """Return one page. An order is a name, with ``-`` before it for the largest first.
+
+        The offset counts from the start of the list, so that with a cursor it has been counted already.
+        """
         order = self.default if order is None else order
         descending, columns = self._order(order)
         _check_range("limit", limit, 1, LARGEST_LIMIT)
@@ -116,7 +121,7 @@ class Listing(Generic[B]):
         mark = self._mark(order, values)
         binds: dict[str, object] = {**values, "limit_": limit + 1, "offset_": offset}
         if cursor is not None:
-            binds |= _decode(cursor, mark, columns)
+            binds |= _decode(cursor, mark, columns) | {"offset_": 0}
         key = (order, frozenset(values), cursor is not None)
         statement = self._pages.get(key)
         if statement is None:
@@ -185,7 +190,7 @@ def _encode(mark: str, values: Sequence[Any]) -> str:
 
 
 def _decode(cursor: object, mark: str, columns: Sequence[Any]) -> dict[str, object]:
-    if not isinstance(cursor, str):
+    if not isinstance(cursor, str) or len(cursor) > LONGEST_CURSOR:
         raise InvalidValueError("cursor", "is not a cursor of this list")
     try:
         parts = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
@@ -203,7 +208,7 @@ def _value(part: object, column: Any) -> object:
         if not isinstance(part, str):
             raise InvalidValueError("cursor", "is not a cursor of this list")
         try:
-            return from_text(part)
+            part = from_text(part)
         except ValueError:
             raise InvalidValueError("cursor", "is not a cursor of this list") from None
     value: object = column.type.check(part, "cursor")

@@ -91,11 +91,11 @@ class Settings(BaseSettings):
     busy_timeout: Seconds = 5.0
     """Seconds that SQLite waits for a lock that another program holds."""
     statement_timeout: SecondsOrOff | None = None
-    """Seconds after which PostgreSQL cancels a statement; None (0 in the environment) for no limit."""
+    """Seconds after which PostgreSQL cancels a statement; None (0 in the environment) for the server's own limit."""
     lock_timeout: Seconds = 5.0
     """Seconds that a writer waits for another writer."""
     idle_in_transaction_timeout: SecondsOrOff | None = 60.0
-    """Seconds after which PostgreSQL ends a transaction in which nothing happens; None (0) for no limit."""
+    """Seconds after which PostgreSQL ends a transaction in which nothing happens; None (0) for the server's limit."""
     connect_timeout: Seconds = 10.0
     """Seconds until an attempt to connect is given up, for each host."""
     migration_timeout: Seconds = 600.0
@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     prepare_statements: bool = True
     """False for a PgBouncer that cannot track prepared statements (before 1.21)."""
     read_url: SecretStr | None = None
-    """The URL of a replica for reads; None to read where writes go."""
+    """The URL of a replica for reads; refused at opening until reads can go there."""
 
     retries: Annotated[int, Field(ge=0)] = 3
     """Further tries after a passing fault."""
@@ -151,6 +151,9 @@ class Settings(BaseSettings):
             problems = [(_variable(found["loc"]), found["msg"]) for found in error.errors(include_input=False)]
         except UnicodeDecodeError:
             problems = [(ENV_FILE, "the file is not UTF-8")]
+        except OSError as error:
+            # Also where the current directory is closed to this user, so that nobody can tell whether there is one.
+            problems = [(ENV_FILE, f"the file cannot be read: {error.strerror}")]
         (first, why), *others = problems
         raise InvalidValueError(first, "; ".join([why, *(f"{name}: {why}" for name, why in others)]))
 

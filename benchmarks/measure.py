@@ -1,17 +1,18 @@
 """Measuring: contestants take turns in small blocks, so that whatever slows the machine down slows all of them.
 
 A round gives each contestant the same number of operations and takes the median of their times. Ratios are made within
-a round; what is reported is the median over the rounds, with the least and the largest.
+a round; what is reported is the median over the rounds, with the least and the largest. Where a disk is slow, waiting
+for it hides everything else, so the processor time of this process is measured as well.
 """
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from statistics import median
-from time import perf_counter, perf_counter_ns
+from time import perf_counter, perf_counter_ns, process_time_ns
 
 BLOCKS = 10
 """Turns of each contestant in a round."""
@@ -43,6 +44,8 @@ class Contest:
     """Operations of each contestant that are not measured; enough for prepared statements to settle."""
     least: int = BLOCKS
     """Operations of each contestant in a round, at least."""
+    own_cpu: bool = True
+    """Whether the work is done in this process, so that its processor time tells something."""
     operations: int = 0
     """Operations that each contestant has done so far, the ones that were not measured included."""
 
@@ -82,6 +85,10 @@ class Line:
     """The median operation of each round."""
     ratio: Spread
     """To the baseline."""
+    cpu: Spread
+    """Seconds of the processor for an operation, on average in each round, in this process alone."""
+    cpu_ratio: Spread
+    """To the baseline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,39 +97,64 @@ class Outcome:
 
     work: str
     backend: str
+    baseline: str
     lines: tuple[Line, ...]
     operations: int
     """Measured operations of each contestant."""
+    own_cpu: bool
 
 
-@dataclass(slots=True)
 class _Times:
     """What a contestant needed so far, in nanoseconds."""
 
-    rounds: list[float] = field(default_factory=list)
-    current: list[int] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.medians: list[float] = []
+        self.cpu_means: list[float] = []
+        self._operations: list[int] = []
+        self._cpu = 0
+
+    def run_block(self, operate: Callable[[], object], size: int) -> None:
+        """Operate so often."""
+        clock, note = perf_counter_ns, self._operations.append
+        cpu = process_time_ns()
+        for _ in range(size):
+            started = clock()
+            operate()
+            note(clock() - started)
+        self._cpu += process_time_ns() - cpu
 
     def end_round(self) -> None:
-        """Keep the median of the round."""
-        self.rounds.append(median(self.current) / 1e9)
-        self.current.clear()
+        """Keep what the round comes to."""
+        self.medians.append(median(self._operations) / 1e9)
+        self.cpu_means.append(self._cpu / len(self._operations) / 1e9)
+        self._operations.clear()
+        self._cpu = 0
 
 
 def hold(contest: Contest, *, rounds: int, seconds: float) -> Outcome:
     """Let the contestants compete; a round takes about so many seconds for all of them together."""
-    size = _block_size(contest, seconds)
+    turns = min(BLOCKS, contest.least)
+    size = _block_size(contest, seconds, turns)
     times = {contestant.name: _Times() for contestant in contest.contestants}
     for _ in range(rounds):
         gc.collect()
-        for turn in range(min(BLOCKS, contest.least)):
+        for turn in range(turns):
             for contestant in _rotated(contest.contestants, turn):
-                _run_block(contestant.operate, size, times[contestant.name].current)
+                times[contestant.name].run_block(contestant.operate, size)
             contest.operations += size
         for each in times.values():
             each.end_round()
-    spreads = {name: Spread(tuple(each.rounds)) for name, each in times.items()}
-    lines = tuple(Line(name, spread, spread.over(spreads[contest.baseline])) for name, spread in spreads.items())
-    return Outcome(contest.work, contest.backend, lines, size * min(BLOCKS, contest.least) * rounds)
+    base = times[contest.baseline]
+    lines = tuple(_line(name, each, base) for name, each in times.items())
+    return Outcome(
+        contest.work, contest.backend, contest.baseline, lines, size * turns * rounds, own_cpu=contest.own_cpu
+    )
+
+
+def _line(name: str, times: _Times, base: _Times) -> Line:
+    seconds, cpu = Spread(tuple(times.medians)), Spread(tuple(times.cpu_means))
+    ratio, cpu_ratio = seconds.over(Spread(tuple(base.medians))), cpu.over(Spread(tuple(base.cpu_means)))
+    return Line(name, seconds, ratio, cpu, cpu_ratio)
 
 
 def percentile(ordered: Sequence[float], part: float) -> float:
@@ -130,25 +162,16 @@ def percentile(ordered: Sequence[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
 
 
-def _block_size(contest: Contest, seconds: float) -> int:
+def _block_size(contest: Contest, seconds: float, turns: int) -> int:
     """Warm up, and return how many operations of each contestant make a turn."""
     for contestant in contest.contestants:
-        _run_block(contestant.operate, contest.warm_up, [])
+        _Times().run_block(contestant.operate, contest.warm_up)
     started = perf_counter()
     for contestant in contest.contestants:
-        _run_block(contestant.operate, contest.warm_up, [])
+        _Times().run_block(contestant.operate, contest.warm_up)
     needed = (perf_counter() - started) / contest.warm_up
     contest.operations += 2 * contest.warm_up
-    turns = min(BLOCKS, contest.least)
     return max(ceil(contest.least / turns), int(seconds / needed / turns))
-
-
-def _run_block(operate: Callable[[], object], size: int, times: list[int]) -> None:
-    clock, note = perf_counter_ns, times.append
-    for _ in range(size):
-        started = clock()
-        operate()
-        note(clock() - started)
 
 
 def _rotated(contestants: Sequence[Contestant], turn: int) -> Iterator[Contestant]:

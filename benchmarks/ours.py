@@ -7,7 +7,6 @@ from typing import Self
 
 from agentos_store import Page, Store
 from agentos_store.models import Task
-
 from benchmarks import rows
 
 
@@ -35,10 +34,6 @@ class Ours:
         del origin
         return self.store.tasks.transition(task_id, to)
 
-    def move_expected(self, task_id: str, origin: str, to: str) -> Task:
-        """Take a step from a status that the caller knows."""
-        return self.store.tasks.transition(task_id, to, expected=origin)
-
     def create(self, task_id: str) -> Task:
         """Create a task."""
         return self.store.tasks.create(task_id=task_id, title=rows.TITLE, payload=rows.PAYLOAD, metadata=rows.METADATA)
@@ -62,3 +57,11 @@ class Ours:
     def keys(page: Page[Task]) -> Sequence[str]:
         """Return the keys of a page's tasks."""
         return [task.task_id for task in page]
+
+
+class OursTold(Ours):
+    """A store whose caller says where a step begins."""
+
+    def move(self, task_id: str, origin: str, to: str) -> Task:
+        """Take a step from a status that the caller knows."""
+        return self.store.tasks.transition(task_id, to, expected=origin)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from sqlalchemy import make_url
-
 from agentos_store import Store, ensure_migrations
-from agentos_store.models import Task
 from agentos_store.testing import Databases, PostgresServer
 from benchmarks import rows
 from benchmarks.handwritten import TASKS
@@ -57,8 +55,6 @@ class SQLitePlace:
     name = "sqlite"
 
     def __init__(self, directory: Path) -> None:
-        import sqlite3
-
         self.version = f"SQLite {sqlite3.sqlite_version}"
         self._directory = directory
         self._count = 0
@@ -87,17 +83,27 @@ class PostgreSQLPlace:
 
     def __init__(self, server: PostgresServer) -> None:
         self._databases = Databases(server.url)
-        self._template = self._databases.create()
+        self._made: list[str] = []
+        self._template = self._new(None)
         _prepare(self._template)
+        asked = ("server_version", "fsync", "synchronous_commit", "full_page_writes")
         with contextlib.closing(RawPostgreSQL.open(server.url)) as raw:
-            asked = ("server_version", "fsync", "synchronous_commit", "full_page_writes")
-            version, *settings = (raw.connection.execute(f"SHOW {name}").fetchone()[0] for name in asked)
+            version, *settings = (raw.setting(name) for name in asked)
         told = ", ".join(f"{name}={value}" for name, value in zip(asked[1:], settings, strict=True))
         self.version = f"PostgreSQL {version} ({server.source}; {told})"
 
     def database(self) -> str:
         """Copy the template."""
-        return self._databases.create(self._template)
+        return self._new(self._template)
+
+    def _new(self, template: str | None) -> str:
+        self._made.append(self._databases.create(template))
+        return self._made[-1]
+
+    def close(self) -> None:
+        """Drop the databases: the server may be somebody's."""
+        for url in self._made:
+            self._databases.drop(url)
 
     def raw(self, url: str) -> Raw:
         """Return the driver alone."""
@@ -115,8 +121,8 @@ def open_place(backend: str, directory: Path) -> Iterator[Place]:
     if backend == "sqlite":
         yield SQLitePlace(directory)
     else:
-        with PostgresServer(fsync=True) as server:
-            yield PostgreSQLPlace(server)
+        with PostgresServer(fsync=True) as server, contextlib.closing(PostgreSQLPlace(server)) as place:
+            yield place
 
 
 def seed(place: Place) -> str:
@@ -155,6 +161,3 @@ def _prepare(url: str) -> None:
     ensure_migrations(url)
     with contextlib.closing(Ours.open(url)) as ours:
         ours.store.tasks.create(task_id=FIRST_TASK, title=rows.TITLE, enqueue=True)
-
-
-__all__ = ["FIRST_TASK", "Place", "Task", "make_url", "open_place", "seed", "verify"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Sequence
 from typing import Any, LiteralString, Self
 
@@ -11,8 +10,6 @@ import psycopg
 from agentos_store.testing.postgres import connect
 from benchmarks import rows
 from benchmarks.measure import NotHonestError
-
-Key = tuple[dt.datetime, str]
 
 # The head is moved and read in one go: of two writers the second sees what the first has left.
 MOVED_HEAD: LiteralString = """
@@ -100,7 +97,7 @@ class RawPostgreSQL:
         """Get a task."""
         return self._execute(GET, (task_id,)).fetchone()
 
-    def page(self, after: Key | None) -> list[Any]:
+    def page(self, after: Any) -> list[Any]:
         """List one page of tasks."""
         if after is None:
             return self._execute(FIRST_PAGE, (rows.LISTED, rows.PAGE)).fetchall()
@@ -110,14 +107,18 @@ class RawPostgreSQL:
         """List one page of tasks by counting through all before it."""
         return self._execute(OFFSET_PAGE, (rows.LISTED, rows.PAGE, (number - 1) * rows.PAGE)).fetchall()
 
-    def seek(self, number: int) -> Key:
+    def seek(self, number: int) -> Any:
         """Return the key of the last task before a page."""
-        found: Key = self._execute(LAST_KEY, (rows.LISTED, (number - 1) * rows.PAGE - 1)).fetchone()
-        return found
+        return self._execute(LAST_KEY, (rows.LISTED, (number - 1) * rows.PAGE - 1)).fetchone()
 
     def revision(self) -> Any:
         """Ask for the revision."""
         return self._execute("SELECT revision FROM agentos_store_version", ()).fetchone()
+
+    def setting(self, name: str) -> str:
+        """Ask for a setting of the server."""
+        (found,) = self._execute("SELECT current_setting(%s)", (name,)).fetchall()
+        return str(found[0])
 
     @staticmethod
     def keys(page: Sequence[Any]) -> Sequence[str]:

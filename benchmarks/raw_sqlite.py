@@ -12,8 +12,6 @@ from sqlalchemy import make_url
 from benchmarks import rows
 from benchmarks.measure import NotHonestError
 
-Key = tuple[str, str]
-
 HEAD = "SELECT head_hash, length FROM task_audit_heads WHERE task_id = ?"
 ADD_AUDIT = (
     "INSERT INTO task_audits (task_id, level, event_type, payload, created_at, prev_hash, row_hash)"
@@ -112,7 +110,7 @@ class RawSQLite:
         """Get a task."""
         return self.connection.execute(GET, (task_id,)).fetchone()
 
-    def page(self, after: Key | None) -> list[Any]:
+    def page(self, after: Any) -> list[Any]:
         """List one page of tasks."""
         if after is None:
             return self.connection.execute(FIRST_PAGE, (rows.LISTED, rows.PAGE)).fetchall()
@@ -122,10 +120,9 @@ class RawSQLite:
         """List one page of tasks by counting through all before it."""
         return self.connection.execute(OFFSET_PAGE, (rows.LISTED, rows.PAGE, (number - 1) * rows.PAGE)).fetchall()
 
-    def seek(self, number: int) -> Key:
+    def seek(self, number: int) -> Any:
         """Return the key of the last task before a page."""
-        found: Key = self.connection.execute(LAST_KEY, (rows.LISTED, (number - 1) * rows.PAGE - 1)).fetchone()
-        return found
+        return self.connection.execute(LAST_KEY, (rows.LISTED, (number - 1) * rows.PAGE - 1)).fetchone()
 
     def revision(self) -> Any:
         """Ask for the revision."""

@@ -5,19 +5,18 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from sqlalchemy import DateTime, Engine, ForeignKey, create_engine, event, make_url
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import JSON, DateTime, Engine, ForeignKey, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import JSON, JSONB
 
 from benchmarks import rows
 
-AS_TEXT = sqlite.DATETIME(
-    storage_format=(
-        "%(year)04d-%(month)02d-%(day)02dT%(hour)02d:%(minute)02d:%(second)02d.%(microsecond)06dZ"
-    ),
+AS_TEXT = sqlite.DATETIME(  # type: ignore[no-untyped-call]
+    storage_format=("%(year)04d-%(month)02d-%(day)02dT%(hour)02d:%(minute)02d:%(second)02d.%(microsecond)06dZ"),
     regexp=r"(\d+)-(\d+)-(\d+)T(\d+):(\d+):(\d+).(\d+)Z",
 )
+
+BINARY = JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 
 class Base(DeclarativeBase):
@@ -43,8 +42,8 @@ class Task(Base):
     session_id: Mapped[str | None]
     project_id: Mapped[str | None]
     agent_id: Mapped[str | None]
-    route_plan_json: Mapped[dict[str, Any] | None] = mapped_column(JSON().with_variant(JSONB(), "postgresql"))
-    requirements_json: Mapped[dict[str, Any] | None] = mapped_column(JSON().with_variant(JSONB(), "postgresql"))
+    route_plan_json: Mapped[dict[str, Any] | None] = mapped_column(BINARY)
+    requirements_json: Mapped[dict[str, Any] | None] = mapped_column(BINARY)
     selected_instance_id: Mapped[str | None]
     router_version: Mapped[str | None]
     attempts: Mapped[int]
@@ -56,7 +55,7 @@ class Task(Base):
     idempotency_key: Mapped[str | None]
     version: Mapped[int]
     created_by: Mapped[str | None]
-    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSON().with_variant(JSONB(), "postgresql"))
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", BINARY)
     started_at: Mapped[dt.datetime | None]
     completed_at: Mapped[dt.datetime | None]
     duration: Mapped[float | None]

@@ -255,3 +255,24 @@ def _empty_schema(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     schema = f"agentos_test_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
     reset_schema(server, schema)
     monkeypatch.setenv("DATABASE_SCHEMA", schema)
+
+
+@pytest.fixture(scope="module")
+def both(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres_url: str
+) -> Iterator[list[Store]]:
+    """A store on SQLite and one on PostgreSQL, used side by side by the tests of a module."""
+    from agentos_store import Store, ensure_migrations
+    from agentos_store.testing import reset_schema
+
+    # Of this worker alone: the others may run tests of the same module beside it.
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    schema = f"agentos_{request.module.__name__.rpartition('.')[2]}_{worker}"
+    reset_schema(postgres_url, schema)
+    ensure_migrations(postgres_url, schema=schema)
+    with (
+        Store.open(f"sqlite:///{tmp_path_factory.mktemp('both')}/registry.sqlite") as sqlite,
+        Store.open(postgres_url, schema=schema) as postgresql,
+    ):
+        yield [sqlite, postgresql]
+    reset_schema(postgres_url, schema)

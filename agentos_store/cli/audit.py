@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from agentos_store.cli.exits import FOUND_WRONG
-from agentos_store.cli.output import AsJSON, console, print_json, print_table
+from agentos_store.cli.output import AsJSON, echo, print_json, print_table
 from agentos_store.cli.where import where
 
 app = typer.Typer(help="The audit trail.", no_args_is_help=True)
@@ -28,9 +28,9 @@ def verify(
     if as_json:
         print_json({"ok": found.ok, **asdict(found)})
     elif found.ok:
-        console().print(f"{found.chains:,} chains with {found.entries:,} entries: all whole")
+        echo(f"{found.chains:,} chains with {found.entries:,} entries: all whole")
     else:
-        rows = [(fault.task_id, fault.kind, fault.audit_id, fault.detail) for fault in found.faults]
+        rows = [(fault.task_id, fault.kind, str(fault.audit_id or ""), fault.detail) for fault in found.faults]
         title = f"{len(rows):,} of {found.chains:,} chains are not whole"
         print_table(title, ["task", "what", "first bad entry", "detail"], rows, whole=["task"])
     if not found.ok:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from argparse import Namespace
 from typing import Annotated
 
 import typer
 
 from agentos_store.cli.exits import FOUND_WRONG
-from agentos_store.cli.output import AsJSON, console, print_json, print_table
+from agentos_store.cli.output import AsJSON, echo, print_json, print_table
 from agentos_store.cli.where import where
 from agentos_store.engine.version import HEAD
 from agentos_store.errors import InvalidValueError
 from agentos_store.migrate import ensure_migrations
-from agentos_store.migrate.revisions import alembic_ini, known
+from agentos_store.migrate.revisions import alembic_ini, check_revision, known
 from agentos_store.migrate.target import Target
 
 app = typer.Typer(help="The schema and its revisions.", no_args_is_help=True)
@@ -27,8 +28,8 @@ def upgrade(
     place = where(context)
     applied = ensure_migrations(place.url, schema=place.schema, revision=revision)
     target = Target.of(place.url, schema=place.schema)
-    done = f"{applied} revisions applied" if applied else "nothing to do"
-    console().print(f"{target.describe()}: {done}, at {target.revision()}", markup=False, soft_wrap=True)
+    done = f"{_revisions(applied)} applied" if applied else "nothing to do"
+    echo(f"{target.describe()}: {done}, at {target.revision()}")
 
 
 @app.command()
@@ -44,9 +45,11 @@ def downgrade(
     if revision != "base" and revision not in known():
         raise InvalidValueError("revision", f"there is no such revision; there are base, {', '.join(known())}")
     found = target.revision()
-    steps = [step for step in known() if found in known() and step <= str(found)]
+    if found is not None and found not in known():
+        check_revision(found, where=target.describe())
+    steps = [step for step in known() if found is not None and step <= found]
     steps = [step for step in reversed(steps) if revision == "base" or step > revision]
-    console().print(f"{target.describe()}: takes back {', '.join(steps) or 'nothing'}", markup=False, soft_wrap=True)
+    echo(f"{target.describe()}: takes back {', '.join(steps) or 'nothing'}")
     if dry_run or not steps:
         return
     if not yes:
@@ -54,7 +57,7 @@ def downgrade(
     from agentos_store.migrate.upgrade import downgrade as descend
 
     taken = descend(target, None if revision == "base" else revision)
-    console().print(f"{taken} revisions taken back, at {target.revision() or 'base'}", markup=False)
+    echo(f"{_revisions(taken)} taken back, at {target.revision() or 'base'}")
 
 
 @app.command()
@@ -66,9 +69,7 @@ def current(context: typer.Context, as_json: AsJSON = False) -> None:
     if as_json:
         print_json({"database": target.describe(), "revision": found, "head": HEAD})
     else:
-        console().print(
-            f"{target.describe()}: {found or 'no schema yet'} (this code: {HEAD})", markup=False, soft_wrap=True
-        )
+        echo(f"{target.describe()}: {found or 'no schema yet'} (this code: {HEAD})")
 
 
 @app.command()
@@ -96,7 +97,7 @@ def check(context: typer.Context, as_json: AsJSON = False) -> None:
         rows = [(d.table, d.what, d.database, d.models) for d in differences]
         print_table("The database differs from the models", ["table", "what", "database", "models"], rows)
     else:
-        console().print("no drift: the database is what the models say")
+        echo("no drift: the database is what the models say")
     if differences:
         raise typer.Exit(FOUND_WRONG)
 
@@ -107,14 +108,22 @@ def sql(context: typer.Context, revision: Annotated[str, typer.Argument(help="Wh
     from alembic import command
     from alembic.config import Config
 
+    if revision not in {"head", *known()}:
+        raise InvalidValueError("revision", f"there is no such revision; there are head, {', '.join(known())}")
     place = where(context)
-    config = Config(alembic_ini())
+    written = io.StringIO()
+    config = Config(alembic_ini(), output_buffer=written)
     arguments = {"url": place.url, "schema": place.schema}
     config.cmd_opts = Namespace(x=[f"{name}={value}" for name, value in arguments.items() if value is not None])
     command.upgrade(config, revision, sql=True)
+    echo(written.getvalue())
 
 
 @app.command()
 def config() -> None:
     """Print the path of the alembic.ini that belongs to this installation: alembic -c "$(agentos-store db config)" …"""
-    typer.echo(str(alembic_ini()))
+    echo(str(alembic_ini()))
+
+
+def _revisions(count: int) -> str:
+    return "1 revision" if count == 1 else f"{count} revisions"

@@ -16,6 +16,18 @@ from agentos_store.errors import (
 FOUND_WRONG = 1
 """The command did its work and found something wrong: a broken audit chain, a schema that has drifted."""
 
+WRONG_USAGE = 2
+"""An option or a command that does not exist, or an argument that is missing."""
+
+UNAVAILABLE = 7
+"""The database, or a file, is not to be had now: it is down, full, or closed to this user."""
+
+INTERRUPTED = 130
+"""Ctrl-C. What was committed stays; the command can be repeated."""
+
+READER_GONE = 141
+"""Whoever read the output did not want the rest; a shell shows the same for a program that SIGPIPE ended."""
+
 _CODES: tuple[tuple[type[StoreError], int], ...] = (
     (NotFoundError, 3),
     (InvalidValueError, 4),
@@ -23,7 +35,7 @@ _CODES: tuple[tuple[type[StoreError], int], ...] = (
     (ConflictError, 5),
     (CycleError, 5),
     (SchemaMismatchError, 6),
-    (UnavailableError, 7),
+    (UnavailableError, UNAVAILABLE),
 )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from agentos_store.cli.output import AsJSON, console, errors, print_json, print_table
+from agentos_store.cli.output import AsJSON, echo, errors, print_json, print_table
 from agentos_store.cli.where import where
 from agentos_store.importers.report import ImportReport
 
@@ -28,9 +28,11 @@ def agentos(
 
     A second run changes nothing; a run that was interrupted is simply repeated.
     """
-    from agentos_store.importers.agentos.load import import_registry
+    from agentos_store.importers.agentos.load import load_registry
+    from agentos_store.importers.agentos.registry import open_registry
 
-    with where(context).open() as store, _bars(quiet=as_json) as bars:
+    # The registry first: a slip in its name should leave no new store behind.
+    with open_registry(path) as registry, where(context).open(create=True) as store, _bars(quiet=as_json) as bars:
         shown: dict[str, TaskID] = {}
 
         def progress(kind: str, done: int, total: int) -> None:
@@ -38,7 +40,7 @@ def agentos(
                 shown[kind] = bars.add_task(kind, total=total)
             bars.update(shown[kind], completed=done, total=total)
 
-        report = import_registry(store, path, keep_status=keep_status, progress=progress)
+        report = load_registry(store, registry, str(path), keep_status=keep_status, progress=progress)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -47,29 +49,33 @@ def agentos(
 
 def print_report(report: ImportReport) -> None:
     """Print what an import did."""
-    columns = ["kind", "read", "imported", "there already", "repaired", "set aside"]
+    columns = ["kind", "read", "imported", "there already", "merged", "set aside", "repaired"]
     rows = [
-        (kind, counts.read, counts.imported, counts.repeated, counts.repaired, counts.set_aside)
+        (kind, counts.read, counts.imported, counts.repeated, counts.merged, counts.set_aside, counts.repaired)
         for kind, counts in report.counts.items()
     ]
     print_table(f"AgentOS {report.version} ({report.source})", columns, rows, right=columns[1:])
     for title, notes in (("Repaired", report.repairs), ("Set aside", report.set_aside)):
         if notes:
-            print_table(title, ["table", "key", "why"], [(note.table, note.key, note.why) for note in notes])
+            print_table(
+                title, ["table", "key", "why"], [(note.table, note.key, note.why) for note in notes], whole=["table"]
+            )
     if report.unlisted:
-        console().print(f"and {report.unlisted:,} more, which are counted above")
+        echo(f"and {report.unlisted:,} more, which are counted above")
     for title, tables in (("Not yet", report.not_yet), ("No place in the store", report.no_place)):
         if tables:
             names = ", ".join(f"{table} {count:,}" for table, count in tables.items())
-            console().print(f"{title}: {names}", markup=False)
+            echo(f"{title}: {names}")
 
 
 def _bars(*, quiet: bool) -> Progress:
+    shown = errors()
     return Progress(
         TextColumn("{task.description:<14}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=errors(),
-        disable=quiet,
+        console=shown,
+        # In a log they would be noise.
+        disable=quiet or not shown.is_terminal,
     )

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from rich.text import Text
 from rich.tree import Tree
 
-from agentos_store.cli.output import AsJSON, console, escape, print_json
+from agentos_store.cli.output import AsJSON, console, echo, print_json, visible
 from agentos_store.cli.where import where
 from agentos_store.tasks.graph import Edge, LineageGraph, Node
 
@@ -26,11 +27,11 @@ def lineage(
     if as_json:
         print_json(asdict(graph))
     elif mermaid:
-        typer.echo(graph.mermaid(), nl=False)
+        echo(graph.mermaid())
     else:
         console().print(draw(graph))
         if graph.truncated:
-            console().print("there is more than is shown")
+            echo("there is more than is shown")
 
 
 def draw(graph: LineageGraph) -> Tree:
@@ -53,9 +54,9 @@ def draw(graph: LineageGraph) -> Tree:
     return tree
 
 
-def _label(node: Node, edge: Edge | None) -> str:
+def _label(node: Node, edge: Edge | None) -> Text:
+    label, kind = visible(node.label), visible(node.kind)
     if node.type == "task":
-        name = escape(node.id.removeprefix("task:"))
-        return f"[bold]{escape(node.label)}[/bold] [dim]{escape(node.kind)} {name}[/dim]"
-    phase = f" [dim]{escape(edge.phase)}[/dim]" if edge is not None and edge.phase else ""
-    return f"[cyan]{escape(node.kind)}[/cyan] {escape(node.label)}{phase}"
+        return Text.assemble((label, "bold"), " ", (f"{kind} {visible(node.id.removeprefix('task:'))}", "dim"))
+    phase = visible(edge.phase or "") if edge is not None else ""
+    return Text.assemble((kind, "cyan"), f" {label}", (f" {phase}" if phase else "", "dim"))

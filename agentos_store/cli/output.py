@@ -1,32 +1,84 @@
-"""What commands print: tables for people, JSON for programs, one clear line for an error."""
+"""What commands print: tables for people, JSON for programs, one clear line for an error.
+
+Texts of the store come from anybody. They are shown as they are, never read as markup, and without the characters that
+could drive a terminal.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
+import os
+import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+WIDE = 200
+"""Columns for whoever reads through a pipe, where a line that is broken in two is hard to search."""
+
+_UNSEEN = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What JSON may hold as it is, but a terminal acts upon."""
+
+
+class ReaderGoneError(Exception):
+    """Whoever read our output has closed the pipe, as ``head`` does when it has enough."""
+
+
+class _Results(Console):
+    def on_broken_pipe(self) -> None:
+        raise ReaderGoneError
+
+
+class _Errors(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on: that nobody reads the progress of an import is no reason to end it."""
+        self.quiet = True
 
 
 def console() -> Console:
     """Return the console for results. It honours NO_COLOR, and shows no colour where nobody looks."""
-    return Console(highlight=False)
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return _Results(highlight=False, markup=False, emoji=False, width=None if known else WIDE)
 
 
 def errors() -> Console:
     """Return the console for errors and progress."""
-    return Console(stderr=True, highlight=False)
+    return _Errors(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def complain(kind: str, message: str) -> None:
+    """Print one line about what went wrong."""
+    errors().print(f"{kind}: {visible(message)}", soft_wrap=True)
+
+
+def echo(text: str) -> None:
+    """Print lines as they are, but for what could drive a terminal."""
+    try:
+        sys.stdout.write("\n".join(map(visible, text.removesuffix("\n").split("\n"))) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise ReaderGoneError from None
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document; times as ISO 8601."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+    # What the stream cannot encode it would write in Python's notation, which is no JSON.
+    whole = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+    text = json.dumps(value, ensure_ascii=not whole, indent=2, default=_plain)
+    try:
+        sys.stdout.write(_UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise ReaderGoneError from None
 
 
 def print_table(
@@ -38,12 +90,21 @@ def print_table(
     whole: Sequence[str] = (),
 ) -> None:
     """Print a table; values are text, never markup. Columns named in ``whole`` are never broken into lines."""
-    table = Table(title=escape(title), title_justify="left", header_style="bold")
+    headed = any(columns)
+    table = Table(
+        title=Text(visible(title)),
+        title_justify="left",
+        box=box.SIMPLE_HEAD if headed else box.SIMPLE,
+        show_header=headed,
+        header_style="bold",
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     for column in columns:
         justify: Literal["left", "right"] = "right" if column in right else "left"
         table.add_column(column, justify=justify, overflow="fold", no_wrap=column in whole)
     for row in rows:
-        table.add_row(*(escape(shown(value)) for value in row))
+        table.add_row(*(Text(visible(shown(value))) for value in row))
     console().print(table)
 
 
@@ -58,10 +119,9 @@ def shown(value: object) -> str:
     return str(value)
 
 
-def escape(text: str) -> str:
-    """Return the text so that rich shows it as it is, without control characters that could drive the terminal."""
-    visible = "".join(character if character.isprintable() else " " for character in text)
-    return visible.replace("\\", "\\\\").replace("[", "\\[")
+def visible(text: str) -> str:
+    """Return the text in one line, without control characters and others that do not show."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else " " for each in text)
 
 
 def short(text: str, width: int = 60) -> str:

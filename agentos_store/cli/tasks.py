@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from agentos_store.cli.output import AsJSON, console, print_json, print_table, short, shown
+from agentos_store.cli.output import AsJSON, echo, print_json, print_table, short, shown
 from agentos_store.cli.where import where
 
 app = typer.Typer(help="Tasks.", no_args_is_help=True)
@@ -41,11 +41,11 @@ def list_(
     if as_json:
         print_json({"items": [task.to_dict() for task in page.items], "next": page.next})
         return
-    columns = ["task", "status", "title", "project", "created"]
-    rows = [(t.task_id, t.status, short(t.title), t.project_id, t.created_at) for t in page.items]
+    columns = ["task", "status", "created", "title", "project"]
+    rows = [(t.task_id, t.status, f"{t.created_at:%Y-%m-%d %H:%M}", short(t.title), t.project_id) for t in page.items]
     print_table(f"Tasks ({len(page)})", columns, rows, whole=["task", "status", "created"])
     if page.next is not None:
-        console().print(f"more: --cursor {page.next}", markup=False, soft_wrap=True)
+        echo(f"more: --cursor {page.next}")
 
 
 @app.command()

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from sqlalchemy import URL
+
 from agentos_store.engine.capabilities import Capabilities
+from agentos_store.engine.retry import RetryPolicy
 from agentos_store.engine.session import Session
 from agentos_store.operation import Access
 
@@ -15,10 +18,6 @@ Body = Callable[[Session], Any]
 
 class OpenTransaction(Protocol):
     """An explicit transaction: bodies run in it one after another, from any thread."""
-
-    @property
-    def schema(self) -> str | None:
-        """The PostgreSQL schema; None on SQLite."""
 
     def run(self, access: Access, body: Body) -> Any:
         """Run a body in the transaction; one that fails leaves nothing behind, and the transaction goes on."""
@@ -33,6 +32,18 @@ class Backend(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """What the database can do."""
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """How passing faults are tried again."""
+
+    @property
+    def url(self) -> URL:
+        """Where the database is."""
+
+    @property
+    def schema(self) -> str | None:
+        """The PostgreSQL schema; None on SQLite."""
 
     def run(self, access: Access, what: str, body: Body, *, repeatable: bool) -> Any:
         """Run a body in a transaction of its own, with the retries that the settings allow."""

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from agentos_store.errors import LockTimeoutError, StoreError, TransientError
 
@@ -29,6 +29,11 @@ class RetryPolicy:
     cap: float = 60.0
     jitter: float = 0.2
     on_retry: OnRetry | None = None
+
+    @classmethod
+    def of(cls, settings: Any, on_retry: OnRetry | None = None) -> RetryPolicy:
+        """Return the policy that the settings ask for."""
+        return cls(settings.retries, settings.retry_base, settings.retry_cap, settings.retry_jitter, on_retry)
 
     def delay(self, attempt: int) -> float:
         """Return the seconds to wait after the try with this number, counted from 0."""

@@ -22,7 +22,9 @@ B = TypeVar("B", bound="Base")
 class Connection(Protocol):
     """What a dialect's room gives a session: prepared statements in, rows out, faults as the store's errors."""
 
-    capabilities: Capabilities
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the database can do."""
 
     def prepared(self, statement: Statement[M]) -> Prepared[M]:
         """Return the statement as it is compiled for this database."""
@@ -37,11 +39,11 @@ class Connection(Protocol):
 class Call:
     """What stays the same when one call is tried again: the keys and the times that its body draws."""
 
-    __slots__ = ("_drawn", "attempt")
+    __slots__ = ("_drawn", "in_doubt")
 
     def __init__(self) -> None:
-        self.attempt = 0
-        """0 at the first try."""
+        self.in_doubt = False
+        """Whether the connection was cut in an earlier try when that may have been committed."""
         self._drawn: list[Any] = []
 
     def draw(self, position: int, make: Any) -> Any:
@@ -73,8 +75,8 @@ class Session:
 
     @property
     def repeated(self) -> bool:
-        """Whether an earlier try of the same call may have been committed."""
-        return self._call.attempt > 0
+        """Whether an earlier try of the same call may have been committed; one that was surely rolled back is none."""
+        return self._call.in_doubt
 
     def new_ulid(self) -> str:
         """Return a new key, the same one when the call is tried again."""

@@ -7,7 +7,7 @@ database. A call only encodes its values, executes, and turns rows into detached
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -32,10 +32,11 @@ class Statement(Generic[M]):
     """One statement of a repository, compiled at its first use on each database.
 
     Values are named: ``bindparam("task_id")`` takes ``{"task_id": …}`` of a call. ``returns`` is the model that a
-    row becomes; without it a row is a tuple.
+    row becomes; without it a row is a tuple. ``called`` gives the names under which errors speak of values whose
+    own names the caller does not know.
     """
 
-    __slots__ = ("element", "lasting", "returns", "writes")
+    __slots__ = ("called", "element", "lasting", "returns", "writes")
 
     def __init__(
         self,
@@ -44,8 +45,10 @@ class Statement(Generic[M]):
         returns: type[M] | None = None,
         writes: bool | None = None,
         lasting: bool = True,
+        called: Mapping[str, str] | None = None,
     ) -> None:
         self.element = element
+        self.called = dict(called or {})
         self.returns = returns
         self.lasting = lasting
         """True for a statement that a module holds: its compiled form is kept for as long as the process lives."""
@@ -55,24 +58,26 @@ class Statement(Generic[M]):
     def prepare(self, dialect: Dialect, schema: str | None) -> Prepared[M]:
         """Compile the statement for one database."""
         translate = {} if schema is None else {"schema_translate_map": {None: schema}, "render_schema_translate": True}
-        compiled = cast(
-            "SQLCompiler",
-            self.element.compile(dialect=dialect, **translate),  # type: ignore[arg-type]  the compiler's own keywords
-        )
-        binds = [_encoder(compiled, name, dialect) for name in compiled.positiontup or ()]
-        columns: Sequence[Column[Any]] = tuple(self.element.exported_columns) if _returns_rows(self.element) else ()
-        return Prepared(compiled.string, binds, columns, self.returns, dialect, writes=self.writes)
+        # The keywords are the compiler's own.
+        compiled = self.element.compile(dialect=dialect, **translate)  # type: ignore[arg-type]
+        required = _required(self.element)
+        names = tuple(dict.fromkeys(compiled.positiontup or ()))
+        binds = [_encoder(compiled, name, dialect, self.called, required) for name in names]
+        places = [names.index(name) for name in compiled.positiontup or ()]
+        columns: Sequence[Any] = tuple(self.element.exported_columns) if _returns_rows(self.element) else ()
+        return Prepared(compiled.string, binds, places, columns, self.returns, dialect, writes=self.writes)
 
 
 class Prepared(Generic[M]):
     """The text of a statement for one database, and the way its values go in and its rows come out."""
 
-    __slots__ = ("_binds", "_constants", "build", "text", "writes")
+    __slots__ = ("_binds", "_places", "build", "text", "writes")
 
     def __init__(
         self,
         text: str,
-        binds: Sequence[tuple[str, Encode | None, object]],
+        binds: Sequence[tuple[str | None, Encode | None, Any]],
+        places: Sequence[int],
         columns: Sequence[Column[Any]],
         returns: type[M] | None,
         dialect: Dialect,
@@ -81,7 +86,10 @@ class Prepared(Generic[M]):
     ) -> None:
         self.text = text
         self.writes = writes
+        # A value that stands in several places is checked and encoded once.
         self._binds = tuple(binds)
+        self._places = None if list(places) == list(range(len(places))) else tuple(places)
+        """Where each encoded value goes; None when each goes to one place, in order."""
         decoders = [_decoder(column.type, dialect) for column in columns]
         self.build: Callable[[Sequence[Any]], M]
         """Make a row into a model, or into a tuple of decoded values."""
@@ -89,10 +97,18 @@ class Prepared(Generic[M]):
 
     def encode(self, values: Mapping[str, object]) -> list[object]:
         """Return the driver's values in the order of the text; raise InvalidValueError for what the store refuses."""
-        return [
-            constant if name is None else values[name] if encode is None else encode(values[name], name)
-            for name, encode, constant in self._binds
+        encoded = [
+            extra if name is None else values[name] if encode is None else encode(values[name], extra)
+            for name, encode, extra in self._binds
         ]
+        return encoded if self._places is None else [encoded[place] for place in self._places]
+
+
+def plain_json(value: object) -> object:
+    """Return a mapping as a dict and a sequence as a list; anything else as it is, for the column's type to refuse."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else value
 
 
 def insert_into(model: type[Base], *, returning: Iterable[str] = ()) -> Insert:
@@ -110,21 +126,39 @@ def numbered_by_database(column: Column[Any]) -> bool:
 
 
 def _returns_rows(element: Select[Any] | Insert | Update | Delete) -> bool:
-    return isinstance(element, Select) or bool(element._returning)
+    return isinstance(element, Select) or bool(element._returning)  # noqa: SLF001  it has no public name
 
 
-def _encoder(compiled: SQLCompiler, name: str, dialect: Dialect) -> tuple[str | None, Encode | None, object]:
+def _encoder(
+    compiled: SQLCompiler, name: str, dialect: Dialect, called: Mapping[str, str], required: Collection[str]
+) -> tuple[str | None, Encode | None, Any]:
+    """Return a value's name, its encoder, and what errors call it; for a constant None, None and the value."""
     bind = compiled.binds[name]
     encode: Encode | None
     if isinstance(bind.type, Gate):
         encode = bind.type.encoder(dialect)
+        if bind.key in required:
+            encode = _refusing_none(bind.type, encode)
     else:
         process = bind.type.dialect_impl(dialect).bind_processor(dialect)
         encode = None if process is None else (lambda value, _name: process(value))
     if bind.required:
-        return bind.key, encode, None
+        return bind.key, encode, called.get(bind.key, bind.key)
     value = bind.effective_value
     return None, None, value if encode is None else encode(value, bind.key)
+
+
+def _required(element: Select[Any] | Insert | Update | Delete) -> frozenset[str]:
+    """Return the names of values that go into columns without NULL: the column's own name, or that after ``new_``."""
+    if not isinstance(element, Insert | Update):
+        return frozenset()
+    names = [column.name for column in element.table.columns if not column.nullable]
+    return frozenset(names) | {f"new_{name}" for name in names}
+
+
+def _refusing_none(type_: Gate[Any], encode: Encode) -> Encode:
+    """Let the type say what is wrong with None, where the database would say it without the value's name."""
+    return lambda value, name: type_.check(None, name) if value is None else encode(value, name)
 
 
 def _decoder(type_: Any, dialect: Dialect) -> Decode | None:
@@ -151,7 +185,7 @@ def _tuple_builder(decoders: Sequence[Decode | None]) -> Callable[[Sequence[Any]
 def _model_builder(
     model: type[M], columns: Sequence[Column[Any]], decoders: Sequence[Decode | None]
 ) -> Callable[[Sequence[Any]], M]:
-    shape = _shape(model)
+    shape = _shape(cast("Any", model))
     # By name, for the columns may come out of a common table expression.
     keys = tuple(shape.keys[column.name] for column in columns)
     todo = tuple((i, key, decode) for i, (key, decode) in enumerate(zip(keys, decoders, strict=True)) if decode)
@@ -173,7 +207,7 @@ def _model_builder(
 
 def build_model(model: type[M], values: Mapping[str, object]) -> M:
     """Return a detached, complete model made from values by column name, for a row that was just written."""
-    shape = _shape(model)
+    shape = _shape(cast("Any", model))
     instance = shape.new_instance()
     state = instance.__dict__
     for name, key in shape.keys.items():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
+if TYPE_CHECKING:
+    import psycopg
 
 TABLE = "agentos_store_version"
 """Its columns are ``revision`` and ``applied_at``. A name of our own lets two applications share a database."""
@@ -26,14 +27,21 @@ def read_revision_sqlite(raw: sqlite3.Connection) -> str | None:
     return None if row is None else str(row[0])
 
 
+def quote_name(name: str) -> str:
+    """Return a PostgreSQL name as SQL has it between quotes."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def revision_query(schema: str) -> str:
     """Return the query for the revision in a PostgreSQL schema."""
-    quoted = '"' + schema.replace('"', '""') + '"'
-    return f"SELECT revision FROM {quoted}.{TABLE}"
+    return f"SELECT revision FROM {quote_name(schema)}.{TABLE}"
 
 
 def read_revision_postgresql(cursor: psycopg.Cursor[Any], schema: str) -> str | None:
     """Return the revision in a PostgreSQL schema; None when there is no version table or no row in it."""
+    # psycopg takes 65 ms to import, which a start on SQLite should not pay for.
+    import psycopg
+
     try:
         row = cursor.execute(revision_query(schema)).fetchone()
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):

@@ -15,7 +15,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(slots=True)
 class Counts:
-    """What became of the rows of one kind."""
+    """What became of the rows of one kind: those that were read came in, were there, were set aside or merged."""
 
     read: int = 0
     imported: int = 0
@@ -24,6 +24,8 @@ class Counts:
     repaired: int = 0
     """Of those that were read, those that arrive otherwise than they were found."""
     set_aside: int = 0
+    merged: int = 0
+    """Further rows of something that stood in several, of which one was made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,24 +6,32 @@ from typing import Any
 
 from alembic.ddl.postgresql import PostgresqlImpl
 from alembic.ddl.sqlite import SQLiteImpl
-from alembic.runtime.environment import EnvironmentContext
-from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table
+from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, text
 
-from agentos_store.engine.version import TABLE
+from agentos_store.engine.version import TABLE, quote_name
 from agentos_store.migrate import operations
+from agentos_store.migrate.backup import back_up_before
+from agentos_store.migrate.locked import lock_key, locked_connection, looking_connection
+from agentos_store.migrate.operations import as_text
+from agentos_store.migrate.target import DEFAULT_SCHEMA, Target
 from agentos_store.models import metadata
 from agentos_store.types import UTCDateTime, now
 
 __all__ = ["operations", "run"]
 
 
-def _version_table(schema: str | None) -> Table:
+# SQL that is written down is run at another time, so its time is the database's.
+_CLOCK_SQLITE = text("strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')".replace(":", "\\:"))
+_CLOCK_POSTGRESQL = text("clock_timestamp()")
+
+
+def _version_table(schema: str | None, clock: object) -> Table:
     return Table(
         TABLE,
         MetaData(),
         # Alembic knows the column by its own name for it.
         Column("revision", String(64), key="version_num", nullable=False),
-        Column("applied_at", UTCDateTime(), nullable=False, default=now, onupdate=now),
+        Column("applied_at", UTCDateTime(), nullable=False, default=clock, onupdate=clock),
         PrimaryKeyConstraint("version_num", name=f"pk_{TABLE}"),
         schema=schema,
     )
@@ -39,7 +47,7 @@ class _SQLite(SQLiteImpl):
             return super().version_table_impl(
                 version_table=version_table, version_table_schema=version_table_schema, **options
             )
-        return _version_table(version_table_schema)
+        return _version_table(version_table_schema, _CLOCK_SQLITE if self.as_sql else now)
 
 
 class _PostgreSQL(PostgresqlImpl):
@@ -52,51 +60,79 @@ class _PostgreSQL(PostgresqlImpl):
             return super().version_table_impl(
                 version_table=version_table, version_table_schema=version_table_schema, **options
             )
-        return _version_table(version_table_schema)
+        return _version_table(version_table_schema, _CLOCK_POSTGRESQL if self.as_sql else now)
 
 
-def run(context: EnvironmentContext) -> None:
-    """Run Alembic's command on a locked connection: one that was handed over, or one opened for it."""
+def run(context: Any) -> None:
+    """Run Alembic's command on a locked connection: one that was handed over, or one opened for it.
+
+    ``context`` is the module ``alembic.context``, which stands for the EnvironmentContext of the command that runs.
+    """
     given = context.config.attributes.get("connection")
     if given is not None:
-        _run_on(context, given, context.config.attributes["schema"], context.config.attributes["append_only"])
+        _run_on(context, given, context.config.attributes["target"])
         return
-    from agentos_store.migrate.locked import locked_connection
-    from agentos_store.migrate.target import Target
-
     arguments = context.get_x_argument(as_dictionary=True)
     target = Target.of(arguments.get("url"), schema=arguments.get("schema"))
     if context.is_offline_mode():
-        _write_sql(context, target.url.drivername, target.schema)
+        _write_sql(context, target)
         return
-    with locked_connection(target) as connection:
-        _run_on(context, connection, target.schema, target.settings.append_only)
+    # A command that only looks waits for nobody, and makes no file and no schema.
+    opened = looking_connection if _options(context, target).get("dont_mutate") else locked_connection
+    with opened(target) as connection:
+        _run_on(context, connection, target)
 
 
-def _run_on(context: EnvironmentContext, connection: Connection, schema: str | None, append_only: str) -> None:
-    if schema is not None:
-        connection = connection.execution_options(schema_translate_map={None: schema})
+def _run_on(context: Any, connection: Connection, target: Target) -> None:
+    if target.schema is not None:
+        connection = connection.execution_options(schema_translate_map={None: target.schema})
+    planned = _options(context, target)["fn"]
+
+    def plan(heads: Any, migration: Any) -> list[Any]:
+        steps = list(planned(heads, migration))
+        back_up_before(target, steps)
+        return steps
+
     context.configure(
         connection=connection,
         target_metadata=metadata,
         version_table=TABLE,
-        version_table_schema=schema,
+        version_table_schema=target.schema,
         transactional_ddl=True,
-        append_only=append_only,
+        append_only=target.settings.append_only,
+        fn=plan,
     )
     context.run_migrations()
 
 
-def _write_sql(context: EnvironmentContext, drivername: str, schema: str | None) -> None:
+def _write_sql(context: Any, target: Target) -> None:
     context.configure(
-        dialect_name=drivername.partition("+")[0],
+        dialect_name=_dialect_name(target),
+        # With the driver's own style of parameters every percent sign would be written twice.
+        dialect_opts={"paramstyle": "named"},
         target_metadata=metadata,
         version_table=TABLE,
-        version_table_schema=schema,
+        version_table_schema=target.schema,
         literal_binds=True,
         transactional_ddl=True,
+        append_only=target.settings.append_only,
     )
     with context.begin_transaction():
-        if schema is not None:
-            context.execute(f'SET LOCAL search_path TO "{schema.replace(chr(34), chr(34) * 2)}"')
+        if target.schema is not None:
+            lock, name = lock_key(target.schema), quote_name(target.schema)
+            context.execute(f"SELECT pg_advisory_xact_lock({lock})")
+            if target.schema != DEFAULT_SCHEMA:
+                context.execute(as_text(f"CREATE SCHEMA IF NOT EXISTS {name}"))
+            context.execute(as_text(f"SET LOCAL search_path TO {name}"))
         context.run_migrations()
+
+
+def _options(context: Any, target: Target) -> dict[str, Any]:
+    """Return what the command was called with; Alembic shows it to a configured context only."""
+    context.configure(dialect_name=_dialect_name(target))
+    options: dict[str, Any] = context.get_context().opts
+    return options
+
+
+def _dialect_name(target: Target) -> str:
+    return target.url.drivername.partition("+")[0]

@@ -5,13 +5,19 @@ They are part of what a released revision means, so their effect never changes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any
 
 import sqlalchemy as sa
 from alembic.operations import MigrateOperation, Operations
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.schema import CreateTable
 
+from agentos_store.engine.version import quote_name
 from agentos_store.errors import StoreError
+from agentos_store.migrate.catalogue_sqlite import table_facts
+from agentos_store.migrate.target import DEFAULT_SCHEMA
 from agentos_store.migrate.triggers import (
     append_only_function,
     append_only_triggers_postgresql,
@@ -25,9 +31,13 @@ def is_sqlite(operations: Operations) -> bool:
     return operations.get_context().dialect.name == "sqlite"
 
 
+def as_text(statement: str) -> sa.TextClause:
+    """Return the statement as it is: a colon in it, in the name of a schema for instance, begins no parameter."""
+    return sa.text(statement.replace(":", "\\:"))
+
+
 def _quoted_schema(operations: Operations) -> str:
-    context = operations.get_context()
-    return str(context.dialect.identifier_preparer.quote_identifier(context.version_table_schema or "public"))
+    return quote_name(operations.get_context().version_table_schema or DEFAULT_SCHEMA)
 
 
 @Operations.register_operation("create_json_triggers")
@@ -75,14 +85,14 @@ def _create_append_only_triggers(operations: Operations, operation: CreateAppend
             operations.execute(text)
     elif operations.get_context().opts.get("append_only", "trigger") == "trigger":
         schema = _quoted_schema(operations)
-        operations.execute(append_only_function(operation.table, schema))
+        operations.execute(as_text(append_only_function(operation.table, schema)))
         for _, text in append_only_triggers_postgresql(operation.table, schema):
-            operations.execute(text)
+            operations.execute(as_text(text))
 
 
 @Operations.register_operation("drop_append_only_function")
 class DropAppendOnlyFunction(MigrateOperation):
-    """``op.drop_append_only_function(table)``: what the triggers leave behind on PostgreSQL when the table is dropped."""
+    """``op.drop_append_only_function(table)``: what a dropped table's triggers leave behind on PostgreSQL."""
 
     def __init__(self, table: str) -> None:
         self.table = table
@@ -96,60 +106,172 @@ class DropAppendOnlyFunction(MigrateOperation):
 @Operations.implementation_for(DropAppendOnlyFunction)
 def _drop_append_only_function(operations: Operations, operation: DropAppendOnlyFunction) -> None:
     if not is_sqlite(operations):
-        operations.execute(f"DROP FUNCTION IF EXISTS {_quoted_schema(operations)}.{operation.table}_append_only()")
+        name = f"{_quoted_schema(operations)}.{operation.table}_append_only()"
+        operations.execute(as_text(f"DROP FUNCTION IF EXISTS {name}"))
 
 
 class RebuildError(StoreError):
-    """A table that was rebuilt came out with other triggers or another number of rows than it went in."""
+    """A table cannot be rebuilt, or came out of it otherwise than it went in; nothing was changed."""
 
 
 @Operations.register_operation("rebuild_table")
 class RebuildTable(MigrateOperation):
-    """``op.rebuild_table(table, change)``: on SQLite, change what ALTER TABLE cannot, and keep the triggers.
+    """``op.rebuild_table(table, change)``: on SQLite, change what ALTER TABLE cannot, and keep all the rest.
 
-    ``change`` is given Alembic's batch operations. Alembic's batch mode makes a new table, copies the rows and drops
-    the old one, and the table's triggers with it, in silence. Here they are taken down first, put back afterwards
-    (but for those named in ``without_triggers``), and checked, as is the number of rows. A revision that calls this
-    says ``REWRITES = True``, so that a file with rows in it is backed up first.
+    ``change`` is given Alembic's batch operations. Alembic's batch mode makes a new table from what SQLAlchemy reads
+    of the old one, copies the rows and drops the old one: the triggers go in silence, and so do AUTOINCREMENT with its
+    last number, the order of an index's columns, and indexes on expressions. Here the triggers and indexes (but for
+    those named in ``without``) are taken down first, put back word for word and tried, and the number of rows and the
+    last number are checked; a table of which SQLAlchemy does not read everything is refused. Views, and triggers of
+    other tables that name this one, are taken down meanwhile: SQLite renames no table while one of them names a table
+    that is not there.
+
+    A revision that calls this says ``REWRITES = ("upgrade",)`` or whichever way it is, so that a file with rows in it
+    is backed up first.
     """
 
-    def __init__(self, table: str, change: Callable[[Any], None], without_triggers: Sequence[str]) -> None:
+    def __init__(self, table: str, change: Callable[[Any], None], without: Sequence[str]) -> None:
         self.table = table
         self.change = change
-        self.without_triggers = without_triggers
+        self.without = without
 
     @classmethod
     def rebuild_table(
-        cls, operations: Operations, table: str, change: Callable[[Any], None], *, without_triggers: Sequence[str] = ()
+        cls, operations: Operations, table: str, change: Callable[[Any], None], *, without: Sequence[str] = ()
     ) -> Any:
         """Rebuild the table."""
-        return operations.invoke(cls(table, change, without_triggers))
+        return operations.invoke(cls(table, change, without))
 
 
 @Operations.implementation_for(RebuildTable)
 def _rebuild_table(operations: Operations, operation: RebuildTable) -> None:
+    table = operation.table
+    if not is_sqlite(operations):
+        raise RebuildError(f"{table}: only SQLite needs this; elsewhere alter the table")
+    if operations.get_context().as_sql:
+        raise RebuildError(
+            f"{table}: what a rebuild does depends on the table, so it cannot be written down beforehand"
+        )
     connection = operations.get_bind()
-    before = table_triggers(connection, operation.table)
-    rows = _count(connection, operation.table)
-    with operations.batch_alter_table(operation.table, recreate="always") as batch:
+    attached = _attached(connection, table)
+    for name, (kind, _) in attached.items():
+        connection.exec_driver_sql(f"DROP {kind} {quote_name(name)}")
+    options = {"sqlite_autoincrement": True} if _numbered(connection, table) else {}
+    found = _read_table(connection, table, options)
+    rows, last = _count(connection, table), _last_number(connection, table)
+    with operations.batch_alter_table(table, recreate="always", copy_from=found, table_kwargs=options) as batch:
         operation.change(batch)
-    wanted = {name: text for name, text in before.items() if name not in operation.without_triggers}
-    for name, text in wanted.items():
-        if name not in table_triggers(connection, operation.table):
-            connection.exec_driver_sql(text)
-    if table_triggers(connection, operation.table) != wanted:
-        raise RebuildError(f"the triggers of {operation.table} are not what they were")
-    if _count(connection, operation.table) != rows:
-        raise RebuildError(f"{operation.table} has lost rows")
+    if options:
+        connection.execute(sa.text("DELETE FROM sqlite_sequence WHERE name = :table"), {"table": table})
+        connection.execute(
+            sa.text("INSERT INTO sqlite_sequence VALUES (:table, :last)"), {"table": table, "last": last}
+        )
+    wanted = {name: found for name, found in attached.items() if name not in operation.without}
+    for _, text in wanted.values():
+        connection.exec_driver_sql(text)
+    _check_triggers(connection, table)
+    # What the change itself added may be there too.
+    if not wanted.items() <= _attached(connection, table).items():
+        raise RebuildError(f"the indexes and triggers of {table} are not what they were")
+    if _count(connection, table) != rows:
+        raise RebuildError(f"{table} has lost rows")
+    if options and (not _numbered(connection, table) or _last_number(connection, table) != last):
+        raise RebuildError(f"{table} would use numbers again")
 
 
-def table_triggers(connection: sa.Connection, table: str) -> dict[str, str]:
-    """Return the text of each trigger on an SQLite table, by its name."""
+def _attached(connection: sa.Connection, table: str) -> dict[str, tuple[str, str]]:
+    """Return kind and text, by name, of the table's indexes and of every trigger and view that names the table.
+
+    The order is the one to make them in again: a view may have triggers.
+    """
     rows = connection.execute(
-        sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = :table ORDER BY name"),
-        {"table": table},
+        sa.text(
+            "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL AND type <> 'table'"
+            " ORDER BY type = 'trigger', type = 'view', rowid"
+        )
     )
-    return {name: text for name, text in rows}
+    names_it = re.compile(rf"\b{re.escape(table)}\b", re.IGNORECASE)
+    return {
+        name: (kind, text)
+        for kind, name, of, text in rows
+        if of == table or (kind != "index" and names_it.search(text))
+    }
+
+
+def _numbered(connection: sa.Connection, table: str) -> bool:
+    return "AUTOINCREMENT" in _statement(connection, table).upper()
+
+
+def _last_number(connection: sa.Connection, table: str) -> int:
+    if not _numbered(connection, table):
+        return 0
+    row = connection.execute(sa.text("SELECT seq FROM sqlite_sequence WHERE name = :table"), {"table": table}).first()
+    return 0 if row is None else int(row[0])
+
+
+_REFERENCE = re.compile(
+    r"\( (?P<columns>.*?) \) references (?P<table>\w+) \( (?P<keys>.*?) \)"
+    r"(?: deferrable)?(?: initially (?P<initially>\w+))?"
+    r"(?: on delete (?P<ondelete>[\w ]+?))?(?: on update (?P<onupdate>[\w ]+?))?$"
+)
+"""A foreign key as ``table_facts`` writes it."""
+
+
+def _read_table(connection: sa.Connection, table: str, options: dict[str, Any]) -> sa.Table:
+    """Return the table as SQLAlchemy can make it again; refuse one that the copy would lack something of.
+
+    SQLAlchemy reads neither the name nor the actions of a foreign key that came with ADD COLUMN and stands inside its
+    column, so the foreign keys are taken from the statement.
+    """
+    found = sa.Table(table, sa.MetaData(), autoload_with=connection, **options)
+    for constraint in found.foreign_key_constraints:
+        found.constraints.discard(constraint)
+        for element in constraint.elements:
+            element.parent.foreign_keys.discard(element)
+    facts = table_facts(table, _statement(connection, table))
+    for (_, what), definition in facts.items():
+        reference = _REFERENCE.match(definition) if what.startswith("foreign key") else None
+        if reference is not None:
+            found.append_constraint(
+                sa.ForeignKeyConstraint(
+                    reference["columns"].split(" , "),
+                    [f"{reference['table']}.{key}" for key in reference["keys"].split(" , ")],
+                    name=what.removeprefix("foreign key").strip() or None,
+                    ondelete=reference["ondelete"],
+                    onupdate=reference["onupdate"],
+                    deferrable=True if " deferrable" in definition else None,
+                    initially=reference["initially"],
+                )
+            )
+    again = table_facts(table, str(CreateTable(found).compile(dialect=connection.dialect)))
+    lost = sorted({what for (_, what), _ in facts.items() ^ again.items()})
+    # Alembic passes over a CHECK that has no name.
+    lost += ["check without a name"] if (table, "check") in facts else []
+    if lost:
+        raise RebuildError(f"a rebuild of {table} would not keep: {', '.join(lost)}")
+    return found
+
+
+def _check_triggers(connection: sa.Connection, table: str) -> None:
+    """See that the triggers still work: SQLite looks at what a trigger names only when a statement fires it."""
+    columns = [column["name"] for column in sa.inspect(connection).get_columns(table)]
+    for statement in (
+        f"INSERT INTO {quote_name(table)} DEFAULT VALUES",
+        f"UPDATE {quote_name(table)} SET {', '.join(f'{quote_name(name)} = NULL' for name in columns)}",
+        f"DELETE FROM {quote_name(table)}",
+    ):
+        try:
+            connection.exec_driver_sql(f"EXPLAIN {statement}")
+        except OperationalError as error:
+            raise RebuildError(f"a trigger that {table} fires names what is no longer there") from error
+
+
+def _statement(connection: sa.Connection, table: str) -> str:
+    query = sa.text("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = :table")
+    found = connection.execute(query, {"table": table}).scalar()
+    if found is None:
+        raise RebuildError(f"there is no table {table}")
+    return str(found)
 
 
 def _count(connection: sa.Connection, table: str) -> int:

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from agentos_store.engine.version import HEAD
-from agentos_store.errors import SchemaMismatchError
+from agentos_store.errors import InvalidValueError, SchemaMismatchError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -29,14 +29,33 @@ def known() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (scripts() / "versions").glob("[0-9]*.py")))
 
 
+def resolve(revision: str) -> str:
+    """Return the revision of that name, ``"head"`` for the newest; InvalidValueError when there is none."""
+    if revision == "head":
+        return HEAD
+    if revision not in known():
+        raise InvalidValueError("revision", f"there is no such revision; there are {', '.join(known())}")
+    return revision
+
+
+def check_known(found: str | None, *, where: str) -> None:
+    """Raise SchemaMismatchError for a revision that this code does not know; none at all is in order."""
+    if found is None or found in known():
+        return
+    if found > HEAD:
+        why = f"{where} is at revision {found}, which is newer than this code; it needs a newer agentos-store"
+    else:
+        why = f"{where} is at revision {found}, which this code never had; another branch or program made it"
+    raise SchemaMismatchError(found=found, expected=HEAD, why=why)
+
+
 def check_revision(found: str | None, *, where: str) -> None:
     """Raise SchemaMismatchError unless the database is at the revision that this code is written for."""
     if found == HEAD:
         return
+    check_known(found, where=where)
     if found is None:
         why = f"{where} has no schema of this store yet; run ensure_migrations() or 'agentos-store db upgrade'"
-    elif found in known():
-        why = f"{where} is at revision {found}, before {HEAD}; run ensure_migrations() or 'agentos-store db upgrade'"
     else:
-        why = f"{where} is at revision {found}, which this code does not know; it needs a newer agentos-store"
+        why = f"{where} is at revision {found}, before {HEAD}; run ensure_migrations() or 'agentos-store db upgrade'"
     raise SchemaMismatchError(found=found, expected=HEAD, why=why)

@@ -11,9 +11,13 @@ from sqlalchemy import URL
 from agentos_store.engine.urls import display, parse_url, sqlite_path
 from agentos_store.engine.version import read_revision_postgresql, read_revision_sqlite
 from agentos_store.errors import InvalidValueError
+from agentos_store.types import Identifier
 
 DEFAULT_SCHEMA = "public"
 """The PostgreSQL schema where none is named. It is always written out, so that no search_path matters."""
+
+LONGEST_NAME = 63
+"""Bytes; PostgreSQL cuts a longer name, and two tenants whose names begin alike would share one schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,13 @@ class Target:
     """None on SQLite."""
     settings: Any
 
+    def __post_init__(self) -> None:
+        """Refuse a schema that PostgreSQL would take for another one."""
+        if self.schema is not None:
+            Identifier().check(self.schema, "schema")
+            if len(self.schema.encode()) > LONGEST_NAME:
+                raise InvalidValueError("schema", f"is longer than {LONGEST_NAME} bytes, which PostgreSQL would cut")
+
     @classmethod
     def of(cls, url: str | URL | None, *, schema: str | None = None, settings: Any = None) -> Target:
         """Resolve what a caller said, and what the environment says where the caller said nothing."""
@@ -32,9 +43,9 @@ class Target:
 
         settings = Settings.load() if settings is None else settings
         parsed = parse_url(settings.to_url() if url is None else url)
-        name = schema or settings.schema_name
         if parsed.drivername != "sqlite":
-            return cls(parsed, name or DEFAULT_SCHEMA, settings)
+            return cls(parsed, schema or settings.schema_name or DEFAULT_SCHEMA, settings)
+        # A schema in the environment is no mistake: it may be there for another database of the same program.
         if schema is not None:
             raise InvalidValueError("schema", "SQLite has none; give each tenant a file of its own")
         if sqlite_path(parsed) is None:
@@ -65,7 +76,7 @@ def _revision_of_file(path: Path, settings: Any) -> str | None:
     import sqlite3
 
     from agentos_store.engine.sqlite.backend import find_open
-    from agentos_store.engine.sqlite.connect import connect_reader
+    from agentos_store.engine.sqlite.connect import connect_reader, roll_back_journal
     from agentos_store.engine.sqlite.faults import translate
 
     backend = find_open(path)
@@ -73,6 +84,7 @@ def _revision_of_file(path: Path, settings: Any) -> str | None:
         return backend.revision()
     if not path.exists() or path.stat().st_size == 0:
         return None
+    roll_back_journal(path, busy_timeout=settings.busy_timeout)
     raw = connect_reader(path, busy_timeout=settings.busy_timeout)
     try:
         return read_revision_sqlite(raw)
@@ -83,11 +95,17 @@ def _revision_of_file(path: Path, settings: Any) -> str | None:
 
 
 def _revision_of_schema(url: URL, schema: str, settings: Any) -> str | None:
+    import psycopg
+
     from agentos_store.engine.postgresql.backend import find_open
     from agentos_store.engine.postgresql.connect import connector
+    from agentos_store.engine.postgresql.faults import translate
 
     backend = find_open(url, schema)
-    if backend is not None:
-        return backend.revision()
-    with connector(url, settings)() as raw:
-        return read_revision_postgresql(raw.cursor(), schema)
+    try:
+        if backend is not None:
+            return backend.revision()
+        with connector(url, settings)() as raw:
+            return read_revision_postgresql(raw.cursor(), schema)
+    except psycopg.Error as error:
+        raise translate(error) from None

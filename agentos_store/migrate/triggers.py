@@ -21,12 +21,12 @@ def json_triggers(table: str, column: str) -> Iterator[tuple[str, str]]:
     for event in ("INSERT", "UPDATE"):
         name = f"tr_{table}_{column}_json_{event.lower()}"
         of = f" OF {column}" if event == "UPDATE" else ""
-        yield (
-            name,
+        text = (
             f"CREATE TRIGGER {name} BEFORE {event}{of} ON {table} FOR EACH ROW"
             f" WHEN NEW.{column} IS NOT NULL AND NOT json_valid(NEW.{column})"
-            f" BEGIN SELECT RAISE(ABORT, 'Invalid JSON in {table}.{column}'); END",
+            f" BEGIN SELECT RAISE(ABORT, 'Invalid JSON in {table}.{column}'); END"
         )
+        yield name, text
 
 
 def append_only_triggers_sqlite(table: str) -> Iterator[tuple[str, str]]:
@@ -35,18 +35,15 @@ def append_only_triggers_sqlite(table: str) -> Iterator[tuple[str, str]]:
     A DELETE passes when the parent is gone, for that is its own cascade, or while pruning is permitted.
     """
     parent, key, permits = APPEND_ONLY[table]
-    yield (
-        f"tr_{table}_no_update",
-        f"CREATE TRIGGER tr_{table}_no_update BEFORE UPDATE ON {table} FOR EACH ROW"
-        f" BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END",
-    )
-    yield (
-        f"tr_{table}_no_delete",
-        f"CREATE TRIGGER tr_{table}_no_delete BEFORE DELETE ON {table} FOR EACH ROW"
-        f" WHEN EXISTS (SELECT 1 FROM {parent} WHERE {key} = OLD.{key})"
+    refusal = f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
+    name = f"tr_{table}_no_update"
+    yield name, f"CREATE TRIGGER {name} BEFORE UPDATE ON {table} FOR EACH ROW {refusal}"
+    name = f"tr_{table}_no_delete"
+    kept = (
+        f"EXISTS (SELECT 1 FROM {parent} WHERE {key} = OLD.{key})"
         f" AND NOT EXISTS (SELECT 1 FROM {permits} WHERE {key} = OLD.{key})"
-        f" BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END",
     )
+    yield name, f"CREATE TRIGGER {name} BEFORE DELETE ON {table} FOR EACH ROW WHEN {kept} {refusal}"
 
 
 def append_only_function(table: str, schema: str) -> str:

@@ -22,8 +22,9 @@ class Project(Timestamps, Base):
     entity: ClassVar[str] = "project"
 
     id: Mapped[str] = mapped_column(Identifier(), primary_key=True)
-    name: Mapped[str] = mapped_column(Text(max_length=500))
-    """Unique among the projects that are not deleted, unless it is empty."""
+    name: Mapped[str] = mapped_column(Text(max_length=400))
+    """Unique among the projects that are not deleted, unless it is empty. PostgreSQL's indexes hold 2,700 bytes, which
+    a name of 400 characters of four bytes each and an identifier stay below."""
     path: Mapped[str] = mapped_column(Text())
     description: Mapped[str | None] = mapped_column(Text())
     status: Mapped[str] = mapped_column(PROJECT_STATUS)
@@ -51,6 +52,7 @@ class Project(Timestamps, Base):
         Index("ix_projects_created_at_id", "created_at", "id"),
         Index("ix_projects_status_created_at_id", "status", "created_at", "id"),
         Index("ix_projects_name_id", "name", "id"),
+        Index("ix_projects_status_name_id", "status", "name", "id"),
         Index("ix_projects_id_default_repo_id", "id", "default_repo_id"),
         Index("ix_projects_tags", "tags", postgresql_using="gin").ddl_if(dialect="postgresql"),
     )

@@ -6,13 +6,13 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import TableClause, bindparam, column, delete, literal, select, update
+from sqlalchemy import Column, MetaData, Table, bindparam, delete, literal, select, update
 
 from agentos_store.engine.session import Session
-from agentos_store.engine.statement import Statement
+from agentos_store.engine.statement import Statement, plain_json
 from agentos_store.engine.violations import IntegrityViolation
-from agentos_store.errors import ConflictError, NotFoundError
-from agentos_store.operation import F, Repository, reads, repeatable, walks, writes
+from agentos_store.errors import AlreadyExistsError, ConflictError, NotFoundError
+from agentos_store.operation import F, Repository, reads, repeatable, walks, writes, writes_once
 from agentos_store.page import DEFAULT_LIMIT, Listing, Page, at_least, below, contains, equals
 from agentos_store.projects.models import Project, ProjectRepo
 from agentos_store.unset import UNSET, Unset, given
@@ -25,8 +25,10 @@ _REPO = bindparam("repo_id", type_=_REPOS.c.repo_id.type)
 
 _GET = Statement(select(_PROJECTS).where(_PROJECTS.c.id == _ID), returns=Project)
 _LOCK = Statement(select(_PROJECTS).where(_PROJECTS.c.id == _ID).with_for_update(), returns=Project)
-_DELETE_REPO = Statement(delete(_REPOS).where(_REPOS.c.project_id == _PROJECT, _REPOS.c.repo_id == _REPO))
-_GET_REPO = Statement(
+_DELETE_REPO: Statement[Any] = Statement(
+    delete(_REPOS).where(_REPOS.c.project_id == _PROJECT, _REPOS.c.repo_id == _REPO)
+)
+_GET_REPO: Statement[ProjectRepo] = Statement(
     select(_REPOS).where(_REPOS.c.project_id == _PROJECT, _REPOS.c.repo_id == _REPO), returns=ProjectRepo
 )
 
@@ -45,7 +47,8 @@ _LISTING = Listing(
 _REPO_LISTING = Listing(
     ProjectRepo,
     filters={"project_id": equals(ProjectRepo.project_id), "role": equals(ProjectRepo.role)},
-    orders={"repo_id": (_REPOS.c.repo_id, _REPOS.c.id)},
+    # Unique within a project, and a project is always given.
+    orders={"repo_id": (_REPOS.c.repo_id,)},
     default="repo_id",
 )
 
@@ -55,7 +58,7 @@ class ProjectRepository(Repository[F]):
 
     name = "projects"
 
-    @writes
+    @writes_once
     @repeatable
     def create(
         self,
@@ -76,16 +79,19 @@ class ProjectRepository(Repository[F]):
         """
         time = session.now()
         key = session.new_ulid() if id is None else id
-        if session.repeated and id is None and (made := session.first(_GET, {"id": key})) is not None:
-            return made
+        if session.repeated:
+            made = session.first(_GET, {"id": key})
+            # The time was drawn for this call alone, so a project that has it is this call's.
+            if made is not None and made.added_at == time:
+                return made
         values = {
             "id": key,
             "name": name,
             "path": path,
             "description": description,
             "status": "active",
-            "tags": list(tags),
-            "settings": dict(settings or {}),
+            "tags": plain_json(tags),
+            "settings": {} if settings is None else plain_json(settings),
             "default_workdir": default_workdir,
             "created_by": created_by,
             "added_at": time,
@@ -131,7 +137,7 @@ class ProjectRepository(Repository[F]):
         filters = {
             "status": status,
             "name": name,
-            "tags": None if tags is None else [*tags],
+            "tags": plain_json(tags),
             "created_after": created_after,
             "created_before": created_before,
         }
@@ -142,9 +148,9 @@ class ProjectRepository(Repository[F]):
     @reads
     def count(self, session: Session, *, status: str | None = None, tags: Sequence[Any] | None = None) -> int:
         """Return how many projects pass the filters."""
-        return _LISTING.count(session, {"status": status, "tags": None if tags is None else [*tags]})
+        return _LISTING.count(session, {"status": status, "tags": plain_json(tags)})
 
-    @writes
+    @writes_once
     @repeatable
     def update(
         self,
@@ -158,18 +164,21 @@ class ProjectRepository(Repository[F]):
         settings: Mapping[str, Any] | Unset = UNSET,
         default_workdir: str | None | Unset = UNSET,
     ) -> Project:
-        """Change what is given and leave the rest."""
+        """Change what is given and leave the rest.
+
+        Raises AlreadyExistsError for a name of another project that is not deleted.
+        """
         changes = given(
             name=name,
             path=path,
             description=description,
-            tags=UNSET if isinstance(tags, Unset) else [*tags],
-            settings=UNSET if isinstance(settings, Unset) else dict(settings),
+            tags=plain_json(tags),
+            settings=plain_json(settings),
             default_workdir=default_workdir,
         )
         return _change(session, id, changes)
 
-    @writes
+    @writes_once
     @repeatable
     def archive(self, session: Session, id: str) -> Project:
         """Put the project away; its tasks stay."""
@@ -179,7 +188,8 @@ class ProjectRepository(Repository[F]):
     @repeatable
     def restore(self, session: Session, id: str) -> Project:
         """Make an archived or deleted project active again; AlreadyExistsError when its name was taken meanwhile."""
-        return _change(session, id, {"status": "active"})
+        project = _required(session.first(_GET, {"id": id}), id)
+        return _change(session, id, {"status": "active"}, name=project.name)
 
     @writes
     @repeatable
@@ -191,7 +201,8 @@ class ProjectRepository(Repository[F]):
             raise ConflictError("project", id, "it has tasks, so it can be archived but not deleted")
         return _change(session, id, {"status": "deleted"})
 
-    @writes
+    @writes_once
+    @repeatable
     def add_repo(
         self,
         session: Session,
@@ -208,6 +219,10 @@ class ProjectRepository(Repository[F]):
     ) -> ProjectRepo:
         """Add a repository; AlreadyExistsError when the project has one under this ``repo_id``."""
         time = session.now()
+        if session.repeated:
+            made = session.first(_GET_REPO, {"project_id": project_id, "repo_id": repo_id})
+            if made is not None and made.added_at == time:
+                return made
         values = {
             "project_id": project_id,
             "repo_id": repo_id,
@@ -217,7 +232,7 @@ class ProjectRepository(Repository[F]):
             "default_branch": default_branch,
             "role": role,
             "is_writable": is_writable,
-            "metadata": dict(metadata or {}),
+            "metadata": {} if metadata is None else plain_json(metadata),
             "added_at": time,
             "updated_at": time,
         }
@@ -256,11 +271,12 @@ class ProjectRepository(Repository[F]):
         return _change(session, project_id, {"default_repo_id": repo_id})
 
 
-_EXISTS = Statement(select(literal(1)).where(_PROJECTS.c.id == _ID))
-# Tasks live on a higher floor, so they are known here by their table's name alone.
-_TASKS = TableClause("tasks", column("project_id"))
-_HAS_TASKS = Statement(select(literal(1)).where(_TASKS.c.project_id == _ID).limit(1))
-_CLEAR_DEFAULT = Statement(
+_EXISTS: Statement[Any] = Statement(select(literal(1)).where(_PROJECTS.c.id == _ID))
+# Tasks live on a higher floor, so they are known here by their table's name alone. It is a Table all the same: a
+# table clause would be left out when the schema is written into the statement.
+_TASKS = Table("tasks", MetaData(), Column("project_id", _PROJECTS.c.id.type))
+_HAS_TASKS: Statement[Any] = Statement(select(literal(1)).where(_TASKS.c.project_id == _ID).limit(1))
+_CLEAR_DEFAULT: Statement[Any] = Statement(
     update(_PROJECTS)
     .where(_PROJECTS.c.id == _ID, _PROJECTS.c.default_repo_id == _REPO)
     .values(default_repo_id=None, updated_at=bindparam("updated_at"))
@@ -268,19 +284,20 @@ _CLEAR_DEFAULT = Statement(
 _CHANGES: dict[frozenset[str], Statement[Project]] = {}
 
 
-def _change(session: Session, key: str, changes: Mapping[str, Any]) -> Project:
+def _change(session: Session, key: str, changes: Mapping[str, Any], *, name: str | None = None) -> Project:
+    """Change these columns; ``name`` is the one that the project has then, when it may be taken."""
     names = frozenset(changes)
     statement = _CHANGES.get(names)
     if statement is None:
         values = {name: bindparam(f"new_{name}", type_=_PROJECTS.c[name].type) for name in (*changes, "updated_at")}
         query = update(_PROJECTS).where(_PROJECTS.c.id == _ID).values(values).returning(*_PROJECTS.c)
-        statement = _CHANGES[names] = Statement(query, returns=Project)
+        statement = _CHANGES[names] = Statement(query, returns=Project, called={f"new_{each}": each for each in names})
     values = {f"new_{name}": value for name, value in changes.items()}
     try:
         changed = session.first(statement, {**values, "id": key, "new_updated_at": session.now()})
     except IntegrityViolation as violation:
         if violation.kind == "unique":
-            raise ConflictError("project", key, "another project that is not deleted has its name") from None
+            raise AlreadyExistsError("project", changes.get("name", name), field="name") from None
         raise
     return _required(changed, key)
 

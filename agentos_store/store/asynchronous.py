@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -18,10 +18,11 @@ from sqlalchemy import URL, Engine
 
 from agentos_store.engine.backend import Backend
 from agentos_store.engine.capabilities import Capabilities
-from agentos_store.engine.retry import RetryPolicy, is_transient
+from agentos_store.engine.fork import register
+from agentos_store.engine.retry import OnRetry, RetryPolicy, is_transient
 from agentos_store.engine.session import Session
-from agentos_store.errors import LockTimeoutError, TransientError
-from agentos_store.operation import Access, Awaiting
+from agentos_store.errors import LockTimeoutError, TransientError, UsageError
+from agentos_store.operation import Access, Awaiting, refuse_inside_body
 from agentos_store.operations.status import Status, read_status
 from agentos_store.store.blocking import TransactionRunner
 from agentos_store.store.opening import open_backend
@@ -35,45 +36,74 @@ R = TypeVar("R")
 THREADS = 40
 """Operations at once. Each needs a connection for most of its time, so there is no use in many more."""
 
+THREADS_INSIDE = 1000
+"""Open transactions at once, at most; each has a connection already, so their number is small."""
+
 
 class _Hop:
     """Calls functions in threads of the store's own. It belongs to no event loop."""
 
     def __init__(self) -> None:
+        self.after_fork()
+        register(self)
+
+    def before_fork(self) -> None:
+        """Nothing: the threads stay the parent's."""
+
+    def after_fork(self) -> None:
+        """Begin with new threads, which start when they are needed."""
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="agentos-store")
+        # Whoever is inside a transaction must not stand in line for a thread behind those who wait for its end.
+        self._inside = ThreadPoolExecutor(THREADS_INSIDE, thread_name_prefix="agentos-store-transaction")
 
     async def call(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> R:
         """Call in a thread and wait for the result; cancelled, wait no longer, while the thread goes on."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
+        return await asyncio.wrap_future(_submit(self._threads, partial(function, *args, **kwargs)))
+
+    async def obtain(self, function: Callable[[], R], give_back: Callable[[R], object]) -> R:
+        """Call in a thread and wait for what it returns; cancelled, let the thread give back what nobody will use."""
+        obtained = _submit(self._threads, function)
+        try:
+            return await asyncio.wrap_future(obtained)
+        except asyncio.CancelledError:
+            obtained.add_done_callback(partial(_give_back, give_back))
+            raise
 
     async def finish(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> R:
-        """Call in a thread and wait for the result even when cancelled; the cancellation comes afterwards."""
-        future = asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
-        return await _outlast(future)
+        """Call in a thread inside a transaction and wait for the result even when cancelled.
+
+        The cancellation comes afterwards: nobody may roll back under a running statement.
+        """
+        future = asyncio.wrap_future(_submit(self._inside, partial(function, *args, **kwargs)))
+        cancelled: asyncio.CancelledError | None = None
+        while not future.done():
+            try:
+                await asyncio.wait([future])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            # Asked for, so that asyncio does not report it as forgotten.
+            future.exception()
+            raise cancelled
+        return future.result()
 
     def shut(self) -> None:
         """Let the threads end."""
         self._threads.shutdown(wait=False)
+        self._inside.shutdown(wait=False)
 
 
-async def _outlast(future: Awaitable[R]) -> R:
-    """Wait for the future whatever happens, then pass on a cancellation that came meanwhile."""
-    task = asyncio.ensure_future(future)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            if task.cancelled():
-                raise
-            cancelled = error
-        except BaseException:
-            break
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()
-        raise cancelled
-    return task.result()
+def _submit(threads: ThreadPoolExecutor, function: Callable[[], R]) -> Future[R]:
+    try:
+        return threads.submit(function)
+    except RuntimeError:
+        # The threads have been told to end, here or by the interpreter that is going down.
+        raise UsageError("the store is closed") from None
+
+
+def _give_back(give_back: Callable[[R], object], obtained: Future[R]) -> None:
+    if not obtained.cancelled() and obtained.exception() is None:
+        give_back(obtained.result())
 
 
 class _Direct:
@@ -96,13 +126,13 @@ class _InTransaction:
         self._turn = asyncio.Lock()
 
     async def call(self, access: Access, name: str, body: Callable[[Session], Any], *, repeatable: bool) -> Any:
-        # Cancelled, it still waits for its thread: nobody may roll back under a running statement.
         async with self._turn:
             return await self._hop.finish(self._runner.call, access, name, body, repeatable=repeatable)
 
     async def end(self, *, commit: bool) -> None:
-        async with self._turn:
-            await self._hop.finish(self._runner.end, commit=commit)
+        # It does not stand in line with the operations, where a cancellation could keep it from ever being sent; the
+        # thread waits for the one that is running, and those behind it find that the transaction has ended.
+        await self._hop.finish(self._runner.end, commit=commit)
 
 
 class AsyncTransaction(Repositories[Awaiting]):
@@ -151,13 +181,16 @@ class AsyncStore(Repositories[Awaiting]):
         schema: str | None = None,
         settings: Settings | None = None,
         engine: Engine | None = None,
+        on_retry: OnRetry | None = None,
     ) -> _Opening:
         """Open a database as ``Store.open`` does; await the result, or enter it with ``async with``."""
 
         async def open_it() -> AsyncStore:
+            refuse_inside_body()
             hop = _Hop()
+            opening = partial(open_backend, url, schema=schema, settings=settings, engine=engine, on_retry=on_retry)
             try:
-                backend = await hop.finish(open_backend, url, schema=schema, settings=settings, engine=engine)
+                backend = await hop.obtain(opening, lambda opened: opened.close())
             except BaseException:
                 hop.shut()
                 raise
@@ -176,28 +209,20 @@ class AsyncStore(Repositories[Awaiting]):
 
         Its operations may run on different threads, one after another.
         """
-        runner = await self._begin(read_only=read_only)
+        refuse_inside_body()
+        runner = TransactionRunner(read_only=read_only)
+        await self._hop.obtain(partial(runner.begin, self._backend), lambda _: runner.end(commit=False))
+        inside = _InTransaction(runner, self._hop)
         try:
-            yield AsyncTransaction(runner)
+            yield AsyncTransaction(inside)
+            await inside.end(commit=True)
         except BaseException:
-            await runner.end(commit=False)
+            await inside.end(commit=False)
             raise
-        await runner.end(commit=True)
-
-    async def _begin(self, *, read_only: bool) -> _InTransaction:
-        future = asyncio.ensure_future(self._hop.call(self._backend.begin, read_only=read_only))
-        try:
-            opened = await _outlast(future)
-        except asyncio.CancelledError:
-            # It may have begun all the same, and nobody would end it.
-            if future.done() and not future.cancelled() and future.exception() is None:
-                await self._hop.finish(future.result().end, commit=False)
-            raise
-        return _InTransaction(TransactionRunner(opened), self._hop)
 
     async def run(self, work: Callable[[AsyncTransaction], Awaitable[R]], *, retry: RetryPolicy | None = None) -> R:
         """Run the coroutine function in a transaction; run it again after a passing fault, as ``Store.run`` does."""
-        policy = retry or RetryPolicy()
+        policy = retry or self._backend.policy
         attempt = 0
         while True:
             try:
@@ -217,10 +242,20 @@ class AsyncStore(Repositories[Awaiting]):
         return await self._hop.call(read_status, self._backend)
 
     async def close(self) -> None:
-        """Let running operations end and give back the connections; closing twice is no error."""
+        """Let running operations end and give back the connections; closing twice is no error.
+
+        LockTimeoutError says that a transaction was still open after the limit; the store then stays open too.
+        """
         if not self._closed:
             self._closed = True
-            await self._hop.finish(self._backend.close)
+            try:
+                await self._hop.finish(self._backend.close)
+            except LockTimeoutError:
+                self._closed = False
+                raise
+            except BaseException:
+                self._hop.shut()
+                raise
             self._hop.shut()
 
     async def __aenter__(self) -> Self:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -11,9 +13,9 @@ from sqlalchemy import URL, Engine
 
 from agentos_store.engine.backend import Backend, OpenTransaction
 from agentos_store.engine.capabilities import Capabilities
-from agentos_store.engine.retry import RetryPolicy
+from agentos_store.engine.retry import OnRetry, RetryPolicy
 from agentos_store.engine.session import Session
-from agentos_store.errors import UsageError
+from agentos_store.errors import LockTimeoutError, UsageError
 from agentos_store.operation import Access, Blocking, refuse_inside_body
 from agentos_store.operations.status import Status, read_status
 from agentos_store.store.opening import open_backend
@@ -36,23 +38,48 @@ class _Direct:
 
 
 class TransactionRunner:
-    """Runs bodies in one open transaction, until it has ended."""
+    """Runs bodies in one open transaction, until it has ended: from any thread, one at a time."""
 
-    def __init__(self, transaction: OpenTransaction) -> None:
-        self._transaction = transaction
+    def __init__(self, *, read_only: bool) -> None:
+        self._transaction: OpenTransaction | None = None
+        self._read_only = read_only
+        self._turn = threading.Lock()
         self._ended = False
+        self._process = os.getpid()
+
+    def begin(self, backend: Backend) -> None:
+        """Begin; ``end`` must follow, whatever comes of it."""
+        self._transaction = backend.begin(read_only=self._read_only)
 
     def call(self, access: Access, name: str, body: Callable[[Session], Any], *, repeatable: bool) -> Any:
         """Run the body; nothing is tried again here."""
         del repeatable
-        if self._ended:
-            raise UsageError(f"{name}: the transaction has ended")
-        return self._transaction.run(access, body)
+        if self._read_only and not access.reads:
+            raise UsageError(f"{name}: this transaction only reads; open it without read_only to write")
+        with self._turn:
+            if self._ended or self._transaction is None:
+                raise UsageError(f"{name}: the transaction has ended")
+            if self._process != os.getpid():
+                raise UsageError(f"{name}: the transaction belongs to the process that this one was forked from")
+            return self._transaction.run(access, body)
 
     def end(self, *, commit: bool) -> None:
-        """End the transaction."""
-        self._ended = True
-        self._transaction.end(commit=commit)
+        """End the transaction; a second call has no effect."""
+        with self._turn:
+            if self._ended or self._transaction is None:
+                return
+            if self._process != os.getpid():
+                self._ended = True
+                if commit:
+                    raise UsageError("the transaction belongs to the process that this one was forked from")
+                return
+            try:
+                self._transaction.end(commit=commit)
+            except Exception:
+                self._ended = True
+                raise
+            # Not in any case: an interrupt may have come before anything was ended.
+            self._ended = True
 
 
 class Transaction(Repositories[Blocking]):
@@ -79,16 +106,17 @@ class Store(Repositories[Blocking]):
         schema: str | None = None,
         settings: Settings | None = None,
         engine: Engine | None = None,
+        on_retry: OnRetry | None = None,
     ) -> Self:
         """Open a database: by its URL, by settings, over an existing engine, or as the environment says.
 
         Without anything it is the SQLite file ``./store/registry.sqlite``. An empty SQLite file is initialised;
         anything else must be at the revision that this code knows, or SchemaMismatchError is raised. ``schema`` names
-        the PostgreSQL schema. An engine that was given is not disposed of at the end. Raises UnavailableError when
-        there is no connection to be had.
+        the PostgreSQL schema. An engine that was given is not disposed of at the end. ``on_retry`` is told of each
+        further try after a passing fault. Raises UnavailableError when there is no connection to be had.
         """
         refuse_inside_body()
-        return cls(open_backend(url, schema=schema, settings=settings, engine=engine))
+        return cls(open_backend(url, schema=schema, settings=settings, engine=engine, on_retry=on_retry))
 
     @property
     def capabilities(self) -> Capabilities:
@@ -104,13 +132,14 @@ class Store(Repositories[Blocking]):
         ``read_only`` waits for nobody and sees one moment. Nothing is tried again: see ``run``.
         """
         refuse_inside_body()
-        runner = TransactionRunner(self._backend.begin(read_only=read_only))
+        runner = TransactionRunner(read_only=read_only)
         try:
+            runner.begin(self._backend)
             yield Transaction(runner)
+            runner.end(commit=True)
         except BaseException:
             runner.end(commit=False)
             raise
-        runner.end(commit=True)
 
     def run(self, work: Callable[[Transaction], R], *, retry: RetryPolicy | None = None) -> R:
         """Run the function in a transaction and return its result; run it again after a passing fault.
@@ -123,17 +152,24 @@ class Store(Repositories[Blocking]):
             with self.transaction() as transaction:
                 return work(transaction)
 
-        return (retry or RetryPolicy()).run("run", attempt, repeatable=False)
+        return (retry or self._backend.policy).run("run", attempt, repeatable=False)
 
     def status(self) -> Status:
         """Return what an operator looks at first: revision, size, counts, the oldest task that waits."""
         return read_status(self._backend)
 
     def close(self) -> None:
-        """Let running operations end and give back the connections; closing twice is no error."""
+        """Let running operations end and give back the connections; closing twice is no error.
+
+        LockTimeoutError says that a transaction was still open after the limit; the store then stays open too.
+        """
         if not self._closed:
             self._closed = True
-            self._backend.close()
+            try:
+                self._backend.close()
+            except LockTimeoutError:
+                self._closed = False
+                raise
 
     def __enter__(self) -> Self:
         return self

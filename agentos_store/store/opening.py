@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import URL, Engine
 
 from agentos_store.engine.backend import Backend
+from agentos_store.engine.retry import OnRetry
 from agentos_store.engine.urls import parse_url, sqlite_path
 from agentos_store.engine.version import HEAD
 from agentos_store.errors import InvalidValueError
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def open_backend(
-    url: str | URL | Settings | None, *, schema: str | None, settings: Settings | None, engine: Engine | None
+    url: str | URL | Settings | None,
+    *,
+    schema: str | None,
+    settings: Settings | None,
+    engine: Engine | None,
+    on_retry: OnRetry | None = None,
 ) -> Backend:
     """Open a database and see that its schema is right; raise, with nothing left open, when it is not."""
     # pydantic takes 0.1 s to import, which whoever only imports the library should not pay for.
@@ -32,17 +38,21 @@ def open_backend(
             raise InvalidValueError("engine", "give a URL or an engine, not both")
         url = engine.url
     settings = Settings.load() if settings is None else settings
+    if settings.read_url is not None:
+        raise InvalidValueError("DATABASE_READ_URL", "reads from a replica are not supported yet; leave it unset")
     target = parse_url(settings.to_url() if url is None else url)
-    backend = _connect(target, schema, settings, engine)
+    backend = _connect(target, schema, settings, engine, on_retry)
     try:
-        _ensure_schema(backend, Target(target, backend.schema, settings))
+        _ensure_schema(backend, Target(backend.url, backend.schema, settings))
     except BaseException:
         backend.close()
         raise
     return backend
 
 
-def _connect(url: URL, schema: str | None, settings: Settings, engine: Engine | None) -> Backend:
+def _connect(
+    url: URL, schema: str | None, settings: Settings, engine: Engine | None, on_retry: OnRetry | None
+) -> Backend:
     if url.drivername == "sqlite":
         from agentos_store.engine.sqlite.backend import open_sqlite
 
@@ -54,7 +64,7 @@ def _connect(url: URL, schema: str | None, settings: Settings, engine: Engine | 
     from agentos_store.engine.postgresql.backend import PostgreSQLBackend
 
     name = Identifier().check(schema or settings.schema_name or DEFAULT_SCHEMA, "schema")
-    return PostgreSQLBackend(url, name, settings, engine=engine)
+    return PostgreSQLBackend(url, name, settings, engine=engine, on_retry=on_retry)
 
 
 def _ensure_schema(backend: Backend, target: Target) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import bindparam, select
 
@@ -56,24 +56,29 @@ class LineageGraph:
         names = {node.id: f"n{number}" for number, node in enumerate(self.nodes)}
         lines = ["flowchart LR"]
         for node in self.nodes:
-            text = f"{node.label}<br/>{node.kind}" if node.type == "task" else f"{node.kind}<br/>{node.label}"
+            label, kind = _escaped(node.label), _escaped(node.kind)
+            text = f"{label}<br/>{kind}" if node.type == "task" else f"{kind}<br/>{label}"
             shape = ("[", "]") if node.type == "task" else ("(", ")")
-            lines.append(f'    {names[node.id]}{shape[0]}"{_escaped(text)}"{shape[1]}')
+            lines.append(f'    {names[node.id]}{shape[0]}"{text}"{shape[1]}')
         lines += [f"    {names[edge.source]} --> {names[edge.target]}" for edge in self.edges]
         return "\n".join(lines) + "\n"
 
 
 def build_graph(session: Session, task_id: str, *, depth: int, limit: int) -> LineageGraph:
     """Gather the graph breadth first, alternately the links of tasks and the tasks of links."""
-    if depth < 1 or limit < 1:
-        raise InvalidValueError("depth" if depth < 1 else "limit", "must be at least 1")
+    for name, value in (("depth", depth), ("limit", limit)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InvalidValueError(name, "must be a whole number of at least 1")
     task = session.first(GET, {"task_id": task_id})
     if task is None:
         raise NotFoundError("task", task_id)
     nodes = {f"task:{task_id}": Node(f"task:{task_id}", "task", task.title, task.status)}
     edges: dict[tuple[str, str], Edge] = {}
-    tasks, refs, truncated = [task_id], [], False
+    tasks, truncated = [task_id], False
+    refs: list[tuple[str, str]] = []
     for step in range(depth):
+        if not tasks and not refs:
+            break
         found_refs: list[tuple[str, str]] = []
         found_tasks: list[str] = []
         rows = (
@@ -82,7 +87,7 @@ def build_graph(session: Session, task_id: str, *, depth: int, limit: int) -> Li
             else [row for kind, ref in refs for row in session.all(_LINKS_TO_REF, _ref_binds(kind, ref, limit))]
         )
         for link_task, title, status, kind, ref_id, phase in rows:
-            source, target = f"task:{link_task}", f"ref:{kind}:{ref_id}"
+            source, target = f"task:{link_task}", _ref_id(kind, ref_id)
             new = [key for key in (source, target) if key not in nodes]
             if len(nodes) + len(new) > limit:
                 truncated = True
@@ -102,22 +107,38 @@ def _ref_binds(kind: str, ref_id: str, limit: int) -> dict[str, object]:
     return {"kind": kind, "ref_id": ref_id, "limit_": limit + 1}
 
 
-def _escaped(text: str) -> str:
-    """Return the text so that Mermaid shows it: its own marks become entities."""
-    marks = {"#": "#35;", '"': "#quot;", "\n": " ", "\r": " "}
-    shown = "".join(marks.get(character, character) for character in text)
-    return shown.replace("<br/>", "\0").replace("<", "#lt;").replace(">", "#gt;").replace("\0", "<br/>")
+def _ref_id(kind: str, ref_id: str) -> str:
+    """Return the node of a reference; a colon in the kind is written otherwise, or two references could be one."""
+    return f"ref:{kind.replace('%', '%25').replace(':', '%3A')}:{ref_id}"
 
+
+def _escaped(text: str) -> str:
+    """Return the text so that Mermaid shows it as it is.
+
+    Quotes end a label, backticks begin Markdown, ``%%{`` a directive wherever it stands, ``<`` a tag: so every ASCII
+    mark that is not known to be harmless becomes an entity, and what does not show becomes a space.
+    """
+    return "".join(
+        character
+        if character.isalnum() or character in _HARMLESS or (character > "\x7f" and character.isprintable())
+        else f"#{ord(character)};"
+        if character.isprintable()
+        else " "
+        for character in text
+    )
+
+
+_HARMLESS = " .,_-+/()"
 
 _JOINED = select(
     _LINKS.c.task_id, _TASKS.c.title, _TASKS.c.status, _LINKS.c.kind, _LINKS.c.ref_id, _LINKS.c.phase
 ).join(_TASKS, _TASKS.c.task_id == _LINKS.c.task_id)
-_LINKS_OF_TASK = Statement(
+_LINKS_OF_TASK: Statement[Any] = Statement(
     _JOINED.where(_LINKS.c.task_id == bindparam("task_id", type_=_LINKS.c.task_id.type))
     .order_by(_LINKS.c.lineage_id)
     .limit(bindparam("limit_"))
 )
-_LINKS_TO_REF = Statement(
+_LINKS_TO_REF: Statement[Any] = Statement(
     _JOINED.where(
         _LINKS.c.kind == bindparam("kind", type_=_LINKS.c.kind.type),
         _LINKS.c.ref_id == bindparam("ref_id", type_=_LINKS.c.ref_id.type),

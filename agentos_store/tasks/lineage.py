@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, literal, select
 from sqlalchemy.dialects import postgresql
 
 from agentos_store.engine.session import Session
-from agentos_store.engine.statement import Statement, build_model, numbered_by_database
+from agentos_store.engine.statement import Statement, build_model, numbered_by_database, plain_json
 from agentos_store.engine.violations import IntegrityViolation, explain
 from agentos_store.errors import NotFoundError
 from agentos_store.operation import F, Repository, reads, reads_together, repeatable, walks, writes_once
@@ -61,7 +61,7 @@ class LineageRepository(Repository[F]):
             "kind": kind,
             "ref_id": ref_id,
             "phase": phase,
-            "metadata": dict(metadata or {}),
+            "metadata": {} if metadata is None else plain_json(metadata),
             "created_at": session.now(),
         }
         try:
@@ -144,7 +144,7 @@ class LineageRepository(Repository[F]):
         return build_graph(session, task_id, depth=depth, limit=limit)
 
 
-_INSERT = Statement(
+_INSERT: Statement[Any] = Statement(
     postgresql.insert(_LINKS)
     .values({c.name: bindparam(c.name, type_=c.type) for c in _LINKS.c if not numbered_by_database(c)})
     .on_conflict_do_nothing()
@@ -161,7 +161,7 @@ _GET_LINK: Statement[TaskLineage] = Statement(
 _CHAIN: Statement[TaskLineage] = Statement(
     select(_LINKS).where(_LINKS.c.task_id == _TASK_ID).order_by(_LINKS.c.lineage_id), returns=TaskLineage
 )
-_TASK_EXISTS = Statement(select(literal(1)).where(_TASKS.c.task_id == _TASK_ID))
+_TASK_EXISTS: Statement[Any] = Statement(select(literal(1)).where(_TASKS.c.task_id == _TASK_ID))
 _TRACED = select(_TASKS).join(_LINKS, _LINKS.c.task_id == _TASKS.c.task_id).where(_LINKS.c.ref_id == _REF)
 _TRACE: Statement[Task] = Statement(_TRACED.order_by(_LINKS.c.lineage_id), returns=Task)
 _TRACE_KIND: Statement[Task] = Statement(

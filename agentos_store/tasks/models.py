@@ -9,6 +9,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, UniqueConst
 from sqlalchemy.orm import Mapped, mapped_column
 
 from agentos_store.base import Base, Timestamps
+from agentos_store.errors import InvalidValueError
 from agentos_store.tasks.states import STATUSES
 from agentos_store.types import Choice, ErrorText, ExactJSON, Float64, Identifier, Int64, JSONValue, Text, UTCDateTime
 
@@ -31,9 +32,9 @@ class Task(Timestamps, Base):
     """What kind of work it is; empty for no kind in particular."""
     priority: Mapped[int] = mapped_column(Int64())
     """The higher, the sooner it is claimed; 0 is ordinary."""
-    payload: Mapped[Any] = mapped_column(ExactJSON())
+    payload: Mapped[Any] = mapped_column(ExactJSON(), nullable=True)
     """What the task works on; NULL when there is nothing."""
-    result: Mapped[Any] = mapped_column(ExactJSON())
+    result: Mapped[Any] = mapped_column(ExactJSON(), nullable=True)
     error_message: Mapped[str | None] = mapped_column(ErrorText())
     exit_reason: Mapped[str | None] = mapped_column(Text())
     """Why it ended; always there when it failed."""
@@ -41,8 +42,8 @@ class Task(Timestamps, Base):
     project_id: Mapped[str | None] = mapped_column(Identifier(), ForeignKey("projects.id", ondelete="RESTRICT"))
     agent_id: Mapped[str | None] = mapped_column(Identifier(), ForeignKey("agents.agent_id", ondelete="SET NULL"))
     """Who executes it."""
-    route_plan_json: Mapped[Any] = mapped_column(JSONValue())
-    requirements_json: Mapped[Any] = mapped_column(JSONValue())
+    route_plan_json: Mapped[Any] = mapped_column(JSONValue(), nullable=True)
+    requirements_json: Mapped[Any] = mapped_column(JSONValue(), nullable=True)
     selected_instance_id: Mapped[str | None] = mapped_column(Text())
     router_version: Mapped[str | None] = mapped_column(Text())
     attempts: Mapped[int] = mapped_column(Int64())
@@ -85,6 +86,25 @@ class Task(Timestamps, Base):
     )
 
 
+class Reference(Text):
+    """Text of 1 to 1,000 characters that takes 1,200 bytes at most in UTF-8.
+
+    PostgreSQL's indexes hold 2,700 bytes, which the longest identifier, kind and reference stay below together.
+    """
+
+    MOST_BYTES = 1200
+
+    def __init__(self) -> None:
+        super().__init__(min_length=1, max_length=1000)
+
+    def check_length(self, text: str, name: str) -> None:
+        """Refuse a text that is too short or too long, in characters or in bytes."""
+        super().check_length(text, name)
+        size = len(text.encode())
+        if size > self.MOST_BYTES:
+            raise InvalidValueError(name, f"{size:,} bytes in UTF-8 are more than the limit of {self.MOST_BYTES:,}")
+
+
 class TaskLineage(Base):
     """A link from a task to something that it comes from or that it led to."""
 
@@ -93,9 +113,9 @@ class TaskLineage(Base):
 
     lineage_id: Mapped[int] = mapped_column(Int64(), Identity(), primary_key=True)
     task_id: Mapped[str] = mapped_column(Identifier(), ForeignKey("tasks.task_id", ondelete="CASCADE"))
-    kind: Mapped[str] = mapped_column(Text(min_length=1, max_length=255))
+    kind: Mapped[str] = mapped_column(Text(min_length=1, max_length=100))
     """nl_request, intent, execution_request, commit, or another word."""
-    ref_id: Mapped[str] = mapped_column(Text(min_length=1, max_length=1000))
+    ref_id: Mapped[str] = mapped_column(Reference())
     phase: Mapped[str | None] = mapped_column(Text())
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSONValue(kind="object"))
     created_at: Mapped[dt.datetime] = mapped_column(UTCDateTime())
@@ -121,7 +141,7 @@ class TaskAudit(Base):
     repo_id: Mapped[str | None] = mapped_column(Identifier())
     level: Mapped[str] = mapped_column(AUDIT_LEVEL)
     event_type: Mapped[str] = mapped_column(Text(min_length=1, max_length=255))
-    payload: Mapped[Any] = mapped_column(ExactJSON())
+    payload: Mapped[Any] = mapped_column(ExactJSON(), nullable=True)
     decision_id: Mapped[str | None] = mapped_column(Identifier())
     """Unique where it is not NULL: one decision is recorded once."""
     source_event_ts: Mapped[dt.datetime | None] = mapped_column(UTCDateTime())

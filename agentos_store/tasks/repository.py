@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, literal, select, update
+from sqlalchemy import Column, MetaData, Select, Table, bindparam, delete, func, literal, select, update
 from sqlalchemy.dialects import postgresql
 
 from agentos_store.engine.session import Session
-from agentos_store.engine.statement import Statement, build_model, insert_into
+from agentos_store.engine.statement import Statement, build_model, plain_json
 from agentos_store.engine.violations import IntegrityViolation, explain
-from agentos_store.errors import ConflictError, InvalidValueError, NotFoundError
+from agentos_store.errors import AlreadyExistsError, ConflictError, InvalidValueError, NotFoundError
 from agentos_store.operation import F, Repository, reads, reads_together, repeatable, walks, writes, writes_once
 from agentos_store.page import DEFAULT_LIMIT, Listing, Page, at_least, below, contains, equals
 from agentos_store.tasks.models import Task, TaskAudit, TaskAuditHead
 from agentos_store.tasks.transition import EVENT_TYPE, GET, Step, take
+from agentos_store.types import Text
 from agentos_store.unset import UNSET, Unset, given
 
 _TASKS = Task.table()
@@ -101,8 +102,8 @@ class TaskRepository(Repository[F]):
         """Add a task in status ``created``, or ``pending`` with ``enqueue``; its identifier is made unless given.
 
         A second call with the same ``idempotency_key`` and ``task_type`` returns the first one's task as it is now,
-        whatever else it asks for. Raises AlreadyExistsError for an identifier that is taken, and NotFoundError for
-        a session, project or agent that does not exist.
+        whatever else it asks for. Raises AlreadyExistsError for an identifier that is taken, NotFoundError for a
+        session, project or agent that does not exist, and ConflictError for a project that is deleted.
         """
         if not isinstance(max_attempts, bool) and isinstance(max_attempts, int) and max_attempts < 1:
             raise InvalidValueError("max_attempts", "must be at least 1")
@@ -128,29 +129,21 @@ class TaskRepository(Repository[F]):
             "idempotency_key": idempotency_key,
             "version": 1,
             "created_by": created_by,
-            "metadata": dict(metadata or {}),
+            "metadata": {} if metadata is None else plain_json(metadata),
             "created_at": time,
             "updated_at": time,
         }
-        try:
-            added = session.execute(_INSERT, row)
-        except IntegrityViolation as violation:
-            raise explain(violation, Task, row, session) from None
-        if added:
-            return build_model(Task, row)
-        return self._taken(session, row, made_here=task_id is None)
-
-    def _taken(self, session: Session, row: Mapping[str, Any], *, made_here: bool) -> Task:
-        """Return the task that stood in the way of the new one, when it is the one that was asked for."""
-        if row["idempotency_key"] is not None:
-            found = session.first(_BY_IDEMPOTENCY_KEY, row)
+        while True:
+            try:
+                added = session.execute(_INSERT if project_id is None else _INSERT_INTO_PROJECT, row)
+            except IntegrityViolation as violation:
+                raise explain(violation, Task, row, session) from None
+            if added:
+                return build_model(Task, row)
+            found = _in_the_way(session, row)
             if found is not None:
                 return found
-        found = session.first(GET, row)
-        if found is not None and made_here:
-            # An earlier try of this very call was committed, and its answer got lost.
-            return found
-        raise explain(IntegrityViolation("unique", "pk_tasks"), Task, row, session)
+            # Whatever it was is gone by now.
 
     @reads
     def get(self, session: Session, task_id: str) -> Task:
@@ -198,7 +191,7 @@ class TaskRepository(Repository[F]):
             "agent_id": agent_id,
             "created_after": created_after,
             "created_before": created_before,
-            "metadata": None if metadata is None else dict(metadata),
+            "metadata": plain_json(metadata),
         }
         return _LISTING.page(session, filters, order=order, limit=limit, cursor=cursor, offset=offset)
 
@@ -223,7 +216,7 @@ class TaskRepository(Repository[F]):
             "session_id": session_id,
             "project_id": project_id,
             "agent_id": agent_id,
-            "metadata": None if metadata is None else dict(metadata),
+            "metadata": plain_json(metadata),
         }
         return _LISTING.count(session, filters)
 
@@ -242,7 +235,11 @@ class TaskRepository(Repository[F]):
         project_id: str | None | Unset = UNSET,
         agent_id: str | None | Unset = UNSET,
     ) -> Task:
-        """Change what is given and leave the rest; with ``version``, only if the task is still at it."""
+        """Change what is given and leave the rest; with ``version``, only if the task is still at it.
+
+        Raises NotFoundError for a session, project or agent that does not exist, and ConflictError for another
+        version or a project that is deleted.
+        """
         changes = given(
             title=title,
             priority=priority,
@@ -280,15 +277,18 @@ class TaskRepository(Repository[F]):
     def merge_metadata(self, session: Session, task_id: str, metadata: Mapping[str, Any]) -> Task:
         """Set these keys of the task's metadata and keep the others; parallel merges keep each other's keys."""
         task = _required(session.first(_LOCK if session.capabilities.row_locks else GET, {"task_id": task_id}), task_id)
-        return _change(session, task_id, {"metadata": {**task.metadata_, **metadata}}, None)
+        # What is no mapping is for the column's type to refuse.
+        merged = {**task.metadata_, **metadata} if isinstance(metadata, Mapping) else metadata
+        return _change(session, task_id, {"metadata": merged}, None)
 
     @writes
+    @repeatable
     def delete(self, session: Session, task_id: str) -> None:
         """Remove the task with its lineage and audits for good; the head of its audit chain stays as evidence.
 
         The chain counts as pruned to its end, so that it verifies.
         """
-        if session.execute(_DELETE, {"task_id": task_id}) == 0:
+        if session.execute(_DELETE, {"task_id": task_id}) == 0 and not session.repeated:
             raise NotFoundError("task", task_id)
         session.execute(_PRUNE_HEAD, {"task_id": task_id})
 
@@ -373,11 +373,33 @@ class TaskRepository(Repository[F]):
         return AgentTaskStats(agent_id, sum(by_status.values()), by_status, rate, mean)
 
 
+_CALLED = {"route_plan_json": "route_plan", "requirements_json": "requirements"}
+"""What errors call a value whose column has another name than the caller's parameter."""
+
+_VALUES = {c.name: bindparam(c.name, type_=c.type) for c in _TASKS.c}
 # One spelling serves both dialects; without a target it passes over any unique key that is taken.
-_INSERT = Statement(
+_INSERT: Statement[Any] = Statement(postgresql.insert(_TASKS).values(_VALUES).on_conflict_do_nothing(), called=_CALLED)
+
+# Another domain's table is known by its name alone. It is a Table all the same: a table clause would be left out when
+# the schema is written into the statement.
+_PROJECTS = Table("projects", MetaData(), Column("id", _TASKS.c.project_id.type), Column("status", Text()))
+
+
+def _open_project(*columns: Any, key: str) -> Select[Any]:
+    """Return the query for a project that takes tasks; it holds off whoever would delete it until the commit."""
+    project = bindparam(key, type_=_TASKS.c.project_id.type)
+    wanted = select(*columns).where(_PROJECTS.c.id == project, _PROJECTS.c.status != "deleted")
+    return wanted.with_for_update(key_share=True, read=True, of=_PROJECTS)
+
+
+_INSERT_INTO_PROJECT: Statement[Any] = Statement(
     postgresql.insert(_TASKS)
-    .values({c.name: bindparam(c.name, type_=c.type) for c in _TASKS.c})
-    .on_conflict_do_nothing()
+    .from_select([*_VALUES], _open_project(*_VALUES.values(), key="project_id"), include_defaults=False)
+    .on_conflict_do_nothing(),
+    called=_CALLED,
+)
+_PROJECT_STATUS: Statement[Any] = Statement(
+    select(_PROJECTS.c.status).where(_PROJECTS.c.id == bindparam("project_id", type_=_TASKS.c.project_id.type))
 )
 _BY_IDEMPOTENCY_KEY: Statement[Task] = Statement(
     select(_TASKS).where(
@@ -386,10 +408,10 @@ _BY_IDEMPOTENCY_KEY: Statement[Task] = Statement(
     ),
     returns=Task,
 )
-_EXISTS = Statement(select(literal(1)).where(_TASKS.c.task_id == _KEY))
+_EXISTS: Statement[Any] = Statement(select(literal(1)).where(_TASKS.c.task_id == _KEY))
 _LOCK: Statement[Task] = Statement(select(_TASKS).where(_TASKS.c.task_id == _KEY).with_for_update(), returns=Task)
-_DELETE = Statement(delete(_TASKS).where(_TASKS.c.task_id == _KEY))
-_PRUNE_HEAD = Statement(
+_DELETE: Statement[Any] = Statement(delete(_TASKS).where(_TASKS.c.task_id == _KEY))
+_PRUNE_HEAD: Statement[Any] = Statement(
     update(_HEADS).where(_HEADS.c.task_id == _KEY).values(pruned_to=_HEADS.c.length, pruned_hash=_HEADS.c.head_hash)
 )
 _HISTORY: Statement[TaskAudit] = Statement(
@@ -403,37 +425,77 @@ _HISTORY: Statement[TaskAudit] = Statement(
     .order_by(_AUDITS.c.audit_id),
     returns=TaskAudit,
 )
-_AGENT_STATS = Statement(
+_AGENT_STATS: Statement[Any] = Statement(
     select(_TASKS.c.status, func.count(), func.avg(_TASKS.c.duration))
     .where(_TASKS.c.agent_id == bindparam("agent_id", type_=_TASKS.c.agent_id.type))
     .group_by(_TASKS.c.status)
 )
-_CHANGES: dict[frozenset[str], Statement[Task]] = {}
+_CHANGES: dict[tuple[frozenset[str], bool], Statement[Task]] = {}
+
+
+def _in_the_way(session: Session, row: Mapping[str, Any]) -> Task | None:
+    """Return the task that was asked for, when it stood in the way of the new one; raise when something else did."""
+    if row["idempotency_key"] is not None:
+        found = session.first(_BY_IDEMPOTENCY_KEY, row)
+        if found is not None:
+            return found
+    found = session.first(GET, row)
+    if found is not None:
+        # The time was drawn for this call alone: an earlier try of it was committed, and its answer got lost.
+        if session.repeated and found.created_at == row["created_at"]:
+            return found
+        raise AlreadyExistsError("task", row["task_id"])
+    if row["project_id"] is not None:
+        _refuse_closed_project(session, row["project_id"])
+    return None
+
+
+def _refuse_closed_project(session: Session, project_id: str) -> None:
+    found = session.first(_PROJECT_STATUS, {"project_id": project_id})
+    if found is None:
+        raise NotFoundError("project", project_id)
+    if found[0] == "deleted":
+        raise ConflictError("project", project_id, "it is deleted; restore it before it is given a task")
 
 
 def _change(session: Session, task_id: str, changes: Mapping[str, Any], version: int | None) -> Task:
-    names = frozenset(changes)
-    statement = _CHANGES.get(names)
+    into_project = changes.get("project_id") is not None
+    key = frozenset(changes), into_project
+    statement = _CHANGES.get(key)
     if statement is None:
-        values: dict[str, Any] = {name: bindparam(f"new_{name}", type_=_TASKS.c[name].type) for name in changes}
-        values["updated_at"] = bindparam("new_updated_at", type_=_TASKS.c.updated_at.type)
-        values["version"] = _TASKS.c.version + 1
-        wanted = func.coalesce(bindparam("given_version", type_=_TASKS.c.version.type), _TASKS.c.version)
-        query = update(_TASKS).where(_TASKS.c.task_id == _KEY, _TASKS.c.version == wanted)
-        statement = _CHANGES[names] = Statement(query.values(values).returning(*_TASKS.c), returns=Task)
+        statement = _CHANGES[key] = _change_of(changes, into_project=into_project)
+    time = session.now()
     binds = {f"new_{name}": value for name, value in changes.items()}
-    binds |= {"task_id": task_id, "given_version": version, "new_updated_at": session.now()}
-    try:
-        changed = session.first(statement, binds)
-    except IntegrityViolation as violation:
-        row = dict.fromkeys(_TASKS.c.keys()) | dict(changes)
-        raise explain(violation, Task, row, session) from None
-    if changed is not None:
-        return changed
-    task = _required(session.first(GET, {"task_id": task_id}), task_id)
-    if session.repeated:
-        return task
-    raise ConflictError("task", task_id, f"it is at version {task.version}, not {version}")
+    binds |= {"task_id": task_id, "given_version": version, "new_updated_at": time}
+    while True:
+        try:
+            changed = session.first(statement, binds)
+        except IntegrityViolation as violation:
+            row = dict.fromkeys(_TASKS.c.keys()) | dict(changes)
+            raise explain(violation, Task, row, session) from None
+        if changed is not None:
+            return changed
+        task = _required(session.first(GET, {"task_id": task_id}), task_id)
+        if session.repeated and task.updated_at == time:
+            # An earlier try of this very call was committed, and its answer got lost.
+            return task
+        if version is not None and task.version != version:
+            raise ConflictError("task", task_id, f"it is at version {task.version}, not {version}")
+        if into_project:
+            _refuse_closed_project(session, changes["project_id"])
+        # Whatever stood in the way is gone by now.
+
+
+def _change_of(changes: Mapping[str, Any], *, into_project: bool) -> Statement[Task]:
+    values: dict[str, Any] = {name: bindparam(f"new_{name}", type_=_TASKS.c[name].type) for name in changes}
+    values["updated_at"] = bindparam("new_updated_at", type_=_TASKS.c.updated_at.type)
+    values["version"] = _TASKS.c.version + 1
+    wanted = func.coalesce(bindparam("given_version", type_=_TASKS.c.version.type), _TASKS.c.version)
+    query = update(_TASKS).where(_TASKS.c.task_id == _KEY, _TASKS.c.version == wanted)
+    if into_project:
+        query = query.where(_open_project(literal(1), key="new_project_id").exists())
+    called = {f"new_{name}": _CALLED.get(name, name) for name in changes} | {"given_version": "version"}
+    return Statement(query.values(values).returning(*_TASKS.c), returns=Task, called=called)
 
 
 def _required(task: Task | None, task_id: str) -> Task:

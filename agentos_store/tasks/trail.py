@@ -15,7 +15,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sqlalchemy import CTE, Insert, Select, String, bindparam, func, insert, literal, select
@@ -24,7 +24,7 @@ from sqlalchemy.dialects import postgresql
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, build_model, insert_into
 from agentos_store.engine.violations import IntegrityViolation
-from agentos_store.errors import AlreadyExistsError, NotFoundError
+from agentos_store.errors import AlreadyExistsError, ConflictError, NotFoundError
 from agentos_store.tasks.models import Task, TaskAudit, TaskAuditHead
 from agentos_store.types import Identifier, Text, dumps_exact, to_text
 
@@ -54,8 +54,22 @@ class Entry:
     payload_text: str | None = field(init=False)
 
     def __post_init__(self) -> None:
+        # The hash is taken before a column's type sees the value.
+        for name, column in _CHECKS:
+            value = getattr(self, name)
+            if value is not None or not AUDITS.c[name].nullable:
+                column.check(value, name)
         text = None if self.payload is None else dumps_exact(self.payload, "payload")
         object.__setattr__(self, "payload_text", text)
+
+    def with_payload(self, payload: Any) -> Entry:
+        """Return the same entry with another payload, without checking again what is the same."""
+        twin = object.__new__(Entry)
+        for name in _FIELDS:
+            object.__setattr__(twin, name, getattr(self, name))
+        object.__setattr__(twin, "payload", payload)
+        object.__setattr__(twin, "payload_text", dumps_exact(payload, "payload"))
+        return twin
 
     def values(self) -> dict[str, Any]:
         """Return the values by column."""
@@ -77,6 +91,14 @@ class Entry:
         return content_hash(**{**self.values(), "payload": self.payload_text})
 
 
+_CHECKS: tuple[tuple[str, Any], ...] = tuple(
+    (c.name, c.type) for c in AUDITS.c if c.name not in {"audit_id", "payload", "prev_hash", "row_hash"}
+)
+
+
+_FIELDS = tuple(each.name for each in fields(Entry))
+
+
 def content_hash(
     *,
     task_id: str,
@@ -96,8 +118,8 @@ def content_hash(
     """
     times = (source_event_ts, supervisor_processed_at, created_at)
     source, processed, created = (to_text(time) if isinstance(time, dt.datetime) else time for time in times)
-    fields = [task_id, repo_id, level, event_type, payload, decision_id, source, processed, verdict_id, created]
-    return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
+    content = [task_id, repo_id, level, event_type, payload, decision_id, source, processed, verdict_id, created]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def chained(previous: str, content: str) -> str:
@@ -115,7 +137,7 @@ def append(session: Session, entry: Entry) -> TaskAudit:
     try:
         added = session.first(_APPEND, {**entry.values(), "content": entry.digest()})
     except IntegrityViolation as violation:
-        raise _meaning(violation, entry) from None
+        raise _meaning(violation, entry, session) from None
     if added is None:
         raise NotFoundError("task", entry.task_id)
     audit_id, previous, row_hash = added
@@ -125,23 +147,27 @@ def append(session: Session, entry: Entry) -> TaskAudit:
 def append_many(session: Session, entries: Sequence[Entry]) -> Sequence[TaskAudit]:
     """Add entries to the chain of one task, in their order; the head is locked for the rest of the transaction."""
     task_id = entries[0].task_id
-    statement = _LOCK_HEAD if session.capabilities.row_locks else _READ_HEAD
-    head = session.first(statement, {"task_id": task_id})
-    previous = GENESIS if head is None else head.head_hash
-    length = 0 if head is None else head.length
-    added = []
+    added: list[TaskAudit] = []
+    if session.capabilities.data_modifying_cte:
+        # A head that is not there yet cannot be locked by reading it; the first entry makes it, or waits for it.
+        added.append(append(session, entries[0]))
+        entries = entries[1:]
+        if not entries:
+            return added
+    previous, length = session.first(_READ_HEAD, {"task_id": task_id}) or (GENESIS, 0)
+    length += len(entries)
     for entry in entries:
         row_hash = chained(previous, entry.digest())
         values = {**entry.values(), "prev_hash": previous, "row_hash": row_hash}
         try:
             found = session.first(_INSERT, values)
         except IntegrityViolation as violation:
-            raise _meaning(violation, entry) from None
+            raise _meaning(violation, entry, session) from None
         assert found is not None
         added.append(_built(entry, found[0], previous, row_hash))
         previous = row_hash
     last = added[-1]
-    moved = {"task_id": task_id, "length": length + len(added), "head_hash": last.row_hash}
+    moved = {"task_id": task_id, "length": length, "head_hash": last.row_hash}
     session.execute(_MOVE_HEAD, {**moved, "head_prev_hash": last.prev_hash, "pruned_to": 0, "pruned_hash": None})
     return added
 
@@ -150,21 +176,28 @@ def _built(entry: Entry, audit_id: int, previous: str, row_hash: str) -> TaskAud
     return build_model(TaskAudit, {**entry.values(), "audit_id": audit_id, "prev_hash": previous, "row_hash": row_hash})
 
 
-def _meaning(violation: IntegrityViolation, entry: Entry) -> Exception:
+def _meaning(violation: IntegrityViolation, entry: Entry, session: Session) -> Exception:
     if violation.kind == "foreign_key":
         return NotFoundError("task", entry.task_id)
-    if violation.kind == "unique" and entry.decision_id is not None:
-        return AlreadyExistsError("audit", entry.decision_id, field="decision_id")
+    if violation.kind == "unique":
+        # SQLite names no constraint, and has rolled back no more than the statement.
+        decided = (
+            entry.decision_id is not None and session.first(_DECIDED, {"decision_id": entry.decision_id}) is not None
+            if violation.constraint is None
+            else violation.constraint == _DECISIONS
+        )
+        if decided:
+            return AlreadyExistsError("audit", entry.decision_id, field="decision_id")
+        return ConflictError("audit chain", entry.task_id, "its head does not lie at its end; verify the chain")
     return violation
 
 
-_INSERT = Statement(insert_into(TaskAudit, returning=["audit_id"]))
+_INSERT: Statement[Any] = Statement(insert_into(TaskAudit, returning=["audit_id"]))
 _TASK_ID = bindparam("task_id", type_=HEADS.c.task_id.type)
-_READ_HEAD: Statement[TaskAuditHead] = Statement(
-    select(HEADS).where(HEADS.c.task_id == _TASK_ID), returns=TaskAuditHead
-)
-_LOCK_HEAD: Statement[TaskAuditHead] = Statement(
-    select(HEADS).where(HEADS.c.task_id == _TASK_ID).with_for_update(), returns=TaskAuditHead
+_READ_HEAD: Statement[Any] = Statement(select(HEADS.c.head_hash, HEADS.c.length).where(HEADS.c.task_id == _TASK_ID))
+_DECISIONS = "uq_task_audits_decision_id"
+_DECIDED: Statement[Any] = Statement(
+    select(literal(1)).where(AUDITS.c.decision_id == bindparam("decision_id", type_=AUDITS.c.decision_id.type))
 )
 
 

@@ -6,7 +6,8 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Float, Text as PlainText, bindparam, case, cast, extract, func, null, or_, select, update
+from sqlalchemy import Float, bindparam, case, cast, extract, func, null, or_, select, update
+from sqlalchemy import Text as PlainText
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from agentos_store.engine.session import Session
@@ -15,6 +16,7 @@ from agentos_store.errors import ConflictError, InvalidTransitionError, InvalidV
 from agentos_store.tasks.models import TASK_STATUS, Task
 from agentos_store.tasks.states import ENDED, TRANSITIONS, sources
 from agentos_store.tasks.trail import AUDITS, Entry, added_entry, append, moved_head
+from agentos_store.types import Text
 
 TASKS = Task.table()
 EVENT_TYPE = "task.transition"
@@ -40,9 +42,12 @@ class Step:
     duration: float | None = None
 
     def __post_init__(self) -> None:
+        # Everything is checked before the first statement, which on one database only reads the task.
+        for name, column in _CHECKS:
+            value = getattr(self, name)
+            if value is not None:
+                column.check(value, name)
         TASK_STATUS.check(self.to, "to")
-        if self.expected is not None:
-            TASK_STATUS.check(self.expected, "expected")
         if self.to == "failed" and not self.exit_reason:
             raise InvalidValueError("exit_reason", "a task that failed needs the reason")
 
@@ -53,11 +58,16 @@ class Step:
 
     def entry(self, origin: str, time: dt.datetime) -> Entry:
         """Return the audit entry of the step from this status."""
+        level = "warning" if self.to in {"failed", "blocked"} else "info"
+        payload = self.payload(origin)
+        return Entry(task_id=self.task_id, event_type=EVENT_TYPE, level=level, payload=payload, created_at=time)
+
+    def payload(self, origin: str) -> dict[str, Any]:
+        """Return what the audit entry of the step from this status says."""
         payload: dict[str, Any] = {"from": origin, "to": self.to}
         payload |= {"by": self.by} if self.by is not None else {}
         payload |= {"reason": self.exit_reason} if self.exit_reason is not None else {}
-        level = "warning" if self.to in {"failed", "blocked"} else "info"
-        return Entry(task_id=self.task_id, event_type=EVENT_TYPE, level=level, payload=payload, created_at=time)
+        return payload
 
     def values(self, time: dt.datetime) -> dict[str, Any]:
         """Return the values that both databases' statements take."""
@@ -73,12 +83,31 @@ class Step:
         }
 
 
+_CHECKS: tuple[tuple[str, Any], ...] = (
+    ("task_id", TASKS.c.task_id.type),
+    ("expected", TASK_STATUS),
+    ("version", TASKS.c.version.type),
+    ("by", Text()),
+    ("exit_reason", TASKS.c.exit_reason.type),
+    ("error_message", TASKS.c.error_message.type),
+    ("result", TASKS.c.result.type),
+    ("duration", TASKS.c.duration.type),
+)
+
+
 def take(session: Session, step: Step) -> Task:
     """Take the step and return the task as it is then; the status that it has already is no step and leaves no audit.
 
     Of two callers that race for different steps one comes first; the other's is judged by what it finds then.
     """
     time = session.now()
+    if session.repeated:
+        # The time was drawn for this call alone, so an entry that has it tells that the step was taken. The task may
+        # have gone on since, to where the step would be legal once more.
+        taken = session.first(_TAKEN, {"task_id": step.task_id, "at": time, "event_type": EVENT_TYPE})
+        task = None if taken is None else session.first(GET, {"task_id": step.task_id})
+        if task is not None:
+            return task
     while True:
         moved = _take_in_one(session, step, time) if session.capabilities.data_modifying_cte else None
         if moved is not None:
@@ -86,9 +115,9 @@ def take(session: Session, step: Step) -> Task:
         task = session.first(GET, {"task_id": step.task_id})
         if task is None:
             raise NotFoundError("task", step.task_id)
-        if task.status == step.to and (step.version is None or session.repeated or task.version == step.version):
-            return task
         _refuse(step, task)
+        if task.status == step.to:
+            return task
         if not session.capabilities.data_modifying_cte:
             changed = session.first(_MOVE, {**step.values(time), "origin": task.status})
             assert changed is not None, "nobody else can write while the queue is ours"
@@ -100,7 +129,7 @@ def take(session: Session, step: Step) -> Task:
 def _refuse(step: Step, task: Task) -> None:
     if step.version is not None and task.version != step.version:
         raise ConflictError("task", step.task_id, f"it is at version {task.version}, not {step.version}")
-    if task.status not in sources(step.to):
+    if task.status != step.to and task.status not in sources(step.to):
         raise InvalidTransitionError(
             "task", step.task_id, current=task.status, requested=step.to, allowed=TRANSITIONS[task.status]
         )
@@ -113,10 +142,11 @@ def _take_in_one(session: Session, step: Step, time: dt.datetime) -> Task | None
     origins = step.origins()
     if not origins:
         return None
-    entries = [step.entry(origin, time) for origin in origins]
+    first = step.entry(origins[0], time)
+    entries = [first, *(first.with_payload(step.payload(origin)) for origin in origins[1:])]
     values = step.values(time) | {
         "event_type": EVENT_TYPE,
-        "level": entries[0].level,
+        "level": first.level,
         "origins": list(origins),
         "payloads": [entry.payload_text for entry in entries],
         "contents": [entry.digest() for entry in entries],
@@ -129,6 +159,8 @@ def _assignments(duration: Any) -> dict[str, Any]:
     columns = TASKS.c
     to, at = bindparam("to", type_=columns.status.type), bindparam("at", type_=columns.updated_at.type)
     ended = or_(*(to == status for status in ENDED))
+    error = bindparam("given_error", type_=columns.error_message.type)
+    result = bindparam("given_result", type_=columns.result.type)
     return {
         "status": to,
         "version": columns.version + 1,
@@ -136,10 +168,12 @@ def _assignments(duration: Any) -> dict[str, Any]:
         "started_at": case((to == "running", func.coalesce(columns.started_at, at)), else_=columns.started_at),
         "completed_at": case((ended, at), else_=null()),
         "exit_reason": bindparam("given_reason", type_=columns.exit_reason.type),
-        "error_message": func.coalesce(
-            bindparam("given_error", type_=columns.error_message.type), columns.error_message
+        # What an earlier try left behind is no part of the next one, and a task that completed has no error.
+        "error_message": case(
+            (or_(columns.status == "failed", to == "completed"), error),
+            else_=func.coalesce(error, columns.error_message),
         ),
-        "result": func.coalesce(bindparam("given_result", type_=columns.result.type), columns.result),
+        "result": case((columns.status == "failed", result), else_=func.coalesce(result, columns.result)),
         "duration": case(
             (ended, func.coalesce(bindparam("given_duration", type_=columns.duration.type), duration)), else_=null()
         ),
@@ -199,3 +233,10 @@ def _take() -> Statement[Task]:
 
 _MOVE = _move()
 _TAKE = _take()
+_TAKEN: Statement[Any] = Statement(
+    select(AUDITS.c.audit_id).where(
+        AUDITS.c.task_id == _KEY,
+        AUDITS.c.created_at == bindparam("at", type_=AUDITS.c.created_at.type),
+        AUDITS.c.event_type == bindparam("event_type", type_=AUDITS.c.event_type.type),
+    )
+)

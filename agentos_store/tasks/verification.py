@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import String, bindparam, cast, select, tuple_, type_coerce
+from sqlalchemy import bindparam, select, tuple_, type_coerce
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import NullType
 
 from agentos_store.engine.session import Session
@@ -16,6 +19,12 @@ from agentos_store.tasks.trail import AUDITS, GENESIS, HEADS, chained, content_h
 from agentos_store.types import Text
 
 BATCH = 1000
+
+LEAST, GREATEST = -(2**63), 2**63 - 1
+"""Numbers that an entry can have: what was put in past the library need not begin at 1."""
+
+NOT_TEXT = object()
+"""Stands for bytes that are no text."""
 
 Kind = Literal["changed", "missing", "cut", "headless"]
 
@@ -71,11 +80,11 @@ def _verify(head: TaskAuditHead, entries: _Entries) -> Fault | None:
         count += 1
         if fault is not None:
             continue
-        prev_hash, row_hash = stored
+        prev_hash, row_hash = (_text(each) for each in stored)
         if prev_hash != previous:
             detail = "the entry does not follow the one before it: entries are missing or were put in"
             fault = Fault(head.task_id, "missing", audit_id, detail)
-        elif chained(prev_hash, _content_hash(entry)) != row_hash:
+        elif chained(str(prev_hash), _content_hash(entry)) != row_hash:
             fault = Fault(head.task_id, "changed", audit_id, "the entry is not what was recorded")
         previous = row_hash
     if fault is None and (previous != head.head_hash or count != head.length):
@@ -89,10 +98,20 @@ def _verify(head: TaskAuditHead, entries: _Entries) -> Fault | None:
 
 def _content_hash(entry: dict[str, Any]) -> str:
     try:
-        return content_hash(**entry)
+        return content_hash(**{name: _text(value) for name, value in entry.items()})
     except (TypeError, ValueError):
-        # Somebody put a value there that the column cannot have, such as a BLOB in SQLite.
+        # Somebody put a value there that the column cannot have.
         return ""
+
+
+def _text(stored: Any) -> Any:
+    """Return a text that SQLite gave as its bytes; something without a hash for bytes that are none."""
+    if not isinstance(stored, bytes):
+        return stored
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return NOT_TEXT
 
 
 class _Entries:
@@ -103,7 +122,7 @@ class _Entries:
         self._next = next(self._rows, None)
         self.seen = 0
 
-    def of(self, task_id: str) -> Iterator[tuple[int, tuple[str, str], dict[str, Any]]]:
+    def of(self, task_id: str) -> Iterator[tuple[int, tuple[Any, Any], dict[str, Any]]]:
         """Yield number, hashes and content of the task's entries, which must be next."""
         while self._next is not None and self._next["task_id"] == task_id:
             row = dict(self._next)
@@ -124,15 +143,17 @@ class _Entries:
 
     @staticmethod
     def _walk(session: Session, task_id: str | None) -> Iterator[dict[str, Any]]:
-        after: tuple[str, int] = ("" if task_id is None else task_id, -1)
+        start: tuple[str, int] = ("" if task_id is None else task_id, LEAST)
         while True:
-            binds = {"after_task": after[0], "after_audit": after[1], "only": task_id, "limit_": BATCH}
+            binds = {"from_task": start[0], "from_audit": start[1], "only": task_id, "limit_": BATCH}
             rows = session.all(_ENTRIES if task_id is None else _ENTRIES_OF_ONE, binds)
             for row in rows:
                 yield dict(zip(_NAMES, row, strict=True))
             if len(rows) < BATCH:
                 return
-            after = (rows[-1][0], rows[-1][1])
+            last_task, last_audit = rows[-1][:2]
+            # After the greatest number comes the least one of a later task.
+            start = (last_task, last_audit + 1) if last_audit < GREATEST else (last_task + "\x01", LEAST)
 
 
 def _walk_heads(session: Session, task_id: str | None) -> Iterator[TaskAuditHead]:
@@ -148,40 +169,59 @@ def _walk_heads(session: Session, task_id: str | None) -> Iterator[TaskAuditHead
         after = heads[-1].task_id
 
 
-# As they are stored, for that is what was hashed, and what somebody changed may not be readable as a time.
+class _AsStored(FunctionElement[Any]):
+    """A column's value as it is stored, for that is what was hashed, and what somebody changed may not be readable."""
+
+    name = "as_stored"
+    type = NullType()
+    inherit_cache = True
+
+
+@compiles(_AsStored)
+def _leave(element: _AsStored, compiler: SQLCompiler, **options: Any) -> str:
+    return str(compiler.process(element.clauses, **options))
+
+
+@compiles(_AsStored, "sqlite")
+def _take_bytes(element: _AsStored, compiler: SQLCompiler, **options: Any) -> str:
+    # The driver fails at a text that is no UTF-8, and SQLite lets any type into any column.
+    column = compiler.process(element.clauses, **options)
+    return f"CASE typeof({column}) WHEN 'text' THEN CAST({column} AS BLOB) WHEN 'null' THEN NULL ELSE 0 END"
+
+
 _COLUMNS = [
-    cast(column, String()).label(column.name)
-    if column.name == "payload"
-    else type_coerce(column, NullType()).label(column.name)
-    for column in (
-        AUDITS.c.task_id,
-        AUDITS.c.audit_id,
-        AUDITS.c.prev_hash,
-        AUDITS.c.row_hash,
-        AUDITS.c.repo_id,
-        AUDITS.c.level,
-        AUDITS.c.event_type,
-        AUDITS.c.payload,
-        AUDITS.c.decision_id,
-        AUDITS.c.source_event_ts,
-        AUDITS.c.supervisor_processed_at,
-        AUDITS.c.verdict_id,
-        AUDITS.c.created_at,
-    )
+    type_coerce(AUDITS.c.task_id, NullType()).label("task_id"),
+    type_coerce(AUDITS.c.audit_id, NullType()).label("audit_id"),
+    *(
+        _AsStored(type_coerce(column, NullType())).label(column.name)
+        for column in (
+            AUDITS.c.prev_hash,
+            AUDITS.c.row_hash,
+            AUDITS.c.repo_id,
+            AUDITS.c.level,
+            AUDITS.c.event_type,
+            AUDITS.c.payload,
+            AUDITS.c.decision_id,
+            AUDITS.c.source_event_ts,
+            AUDITS.c.supervisor_processed_at,
+            AUDITS.c.verdict_id,
+            AUDITS.c.created_at,
+        )
+    ),
 ]
 _NAMES = [column.name for column in _COLUMNS]
-_AFTER_TASK = bindparam("after_task", type_=Text())
-_AFTER_AUDIT = bindparam("after_audit", type_=AUDITS.c.audit_id.type)
+_FROM_TASK = bindparam("from_task", type_=Text())
+_FROM_AUDIT = bindparam("from_audit", type_=AUDITS.c.audit_id.type)
 _ONLY = bindparam("only", type_=AUDITS.c.task_id.type)
-_ENTRIES = Statement(
+_ENTRIES: Statement[Any] = Statement(
     select(*_COLUMNS)
-    .where(tuple_(AUDITS.c.task_id, AUDITS.c.audit_id) > tuple_(_AFTER_TASK, _AFTER_AUDIT))
+    .where(tuple_(AUDITS.c.task_id, AUDITS.c.audit_id) >= tuple_(_FROM_TASK, _FROM_AUDIT))
     .order_by(AUDITS.c.task_id, AUDITS.c.audit_id)
     .limit(bindparam("limit_"))
 )
-_ENTRIES_OF_ONE = Statement(
+_ENTRIES_OF_ONE: Statement[Any] = Statement(
     select(*_COLUMNS)
-    .where(AUDITS.c.task_id == _ONLY, AUDITS.c.audit_id > _AFTER_AUDIT)
+    .where(AUDITS.c.task_id == _ONLY, AUDITS.c.audit_id >= _FROM_AUDIT)
     .order_by(AUDITS.c.audit_id)
     .limit(bindparam("limit_"))
 )

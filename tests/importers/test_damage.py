@@ -6,6 +6,7 @@ import os
 import random
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,14 +68,12 @@ def assert_whole(outcome: Outcome) -> None:
 def read_unharmed(path: Path) -> Outcome | None:
     """Read it all; return None for a refusal. The file stays as it is, and alone."""
     before = path.read_bytes()
-    try:
+    outcome: Outcome | None = None
+    with suppress(StoreError):
         outcome = read_all(path)
-    except StoreError:
-        outcome = None
-    else:
         assert_whole(outcome)
     assert path.read_bytes() == before
-    assert os.listdir(path.parent) == [path.name]
+    assert list(path.parent.iterdir()) == [path]
     return outcome
 
 

@@ -48,7 +48,7 @@ def test_the_counts_are_those_that_the_registry_was_made_for(made: Made) -> None
 
 def test_a_registry_without_flaws_needs_no_repair(tmp_path: Path) -> None:
     for shape in ("agentos", "document"):
-        make_registry(tmp_path / shape, shape=shape, flaws=False)  # type: ignore[arg-type]
+        make_registry(tmp_path / shape, shape=shape, flaws=False)
         with open_registry(tmp_path / shape) as registry:
             for domain in DOMAINS:
                 assert not [item for item in getattr(registry, domain)() if isinstance(item, Problem) or item.repairs]
@@ -150,7 +150,8 @@ def test_a_task_without_a_usable_key_is_set_aside(small: Small, task_id: str | N
     path = small(("UPDATE tasks SET task_id = ?", (task_id,)), tasks=1)
     with open_registry(path) as registry:
         assert len(problems(registry.tasks())) == 1
-        assert records(registry.lineage()) == records(registry.audits()) == []
+        assert not records(registry.lineage())
+        assert not records(registry.audits())
 
 
 def test_rotated_audits_are_turned_back(made: Made) -> None:
@@ -177,7 +178,7 @@ def test_rotated_audits_are_turned_back(made: Made) -> None:
         ((None, "info", "NOTE", '"2026-01-10 08:00:00"'), False),
     ],
 )
-def test_a_good_audit_is_never_turned(small: Small, columns: tuple[str | None, ...], rotated: bool) -> None:  # noqa: FBT001
+def test_a_good_audit_is_never_turned(small: Small, columns: tuple[str | None, ...], rotated: bool) -> None:
     path = small(("UPDATE task_audits SET repo_id = ?, level = ?, event_type = ?, payload = ?", columns), tasks=1)
     with open_registry(path) as registry:
         audit = records(registry.audits())[0]
@@ -206,8 +207,8 @@ def test_a_payload_stays_exact_or_stays_as_text(
     small: Small,
     text: str | None,
     payload: object,
-    has_payload: bool,  # noqa: FBT001
-    repaired: bool,  # noqa: FBT001
+    has_payload: bool,
+    repaired: bool,
 ) -> None:
     path = small(("UPDATE task_audits SET payload = ? WHERE audit_id = 1", (text,)), tasks=1)
     with open_registry(path) as registry:
@@ -297,12 +298,38 @@ def test_a_repository_takes_along_its_credentials_name(small: Small) -> None:
     assert repos["kb-service_部署"].repo_path == "deploy"
 
 
+def test_what_is_too_long_is_cut_or_set_aside_but_never_lost(small: Small) -> None:
+    path = small(
+        ("UPDATE projects SET name = ?", ("长" * 501,)),
+        ("UPDATE task_sessions SET channel = ?", ("c" * 101,)),
+        ("UPDATE task_lineage SET ref_id = ? || id", ("r" * 1000,)),
+        ("UPDATE task_audits SET event_type = ?", ("E" * 256,)),
+        ("UPDATE task_audits SET verdict_id = ?, event_type = 'E' WHERE audit_id = 1", ("v" * 256,)),
+    )
+    with open_registry(path) as registry:
+        projects = records(registry.projects())
+        session = records(registry.sessions())[0]
+        assert not records(registry.lineage())
+        (audit,) = records(registry.audits())
+        assert len(problems(registry.lineage())) == registry.total("lineage") > 0
+    assert len({project.name for project in projects}) == len(projects)
+    assert {len(project.name) for project in projects} == {400}
+    assert [project.settings["agentos"] for project in projects] == [{"name": "长" * 501}] * 3
+    assert session.channel == "c" * 100
+    assert session.metadata is not None
+    assert session.metadata["agentos"] == {"channel": "c" * 101}
+    assert (audit.verdict_id, len(audit.repairs)) == (None, 1)
+
+
 def test_a_large_registry_is_read_in_little_memory(small: Small) -> None:
     path = small(
         (
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)"
-            " INSERT INTO task_audits (task_id, level, event_type, payload, created_at)"
-            " SELECT (SELECT task_id FROM tasks), 'info', 'NOTE', json_array(hex(zeroblob(500))), '2026-01-10' FROM n",
+            (
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)"
+                " INSERT INTO task_audits (task_id, level, event_type, payload, created_at)"
+                " SELECT (SELECT task_id FROM tasks), 'info', 'NOTE', json_array(hex(zeroblob(500))),"
+                " '2026-01-10' FROM n"
+            ),
             (),
         )
     )

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import stat
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from agentos_store.errors import (
     UnavailableError,
     UsageError,
 )
-from agentos_store.importers.agentos import opening
 from agentos_store.importers.agentos.registry import open_registry
 from agentos_store.importers.agentos.report import Problem
 from agentos_store.testing.registries import make_registry
@@ -36,7 +36,7 @@ def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError) as refused:
         open_registry(tmp_path / "none.sqlite")
     assert (refused.value.entity, refused.value.key) == ("file", str(tmp_path / "none.sqlite"))
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_no_registry_is_refused(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_file_that_may_not_be_read_is_unavailable(small: Small, monkeypatch: p
         ("INSERT INTO schema_version VALUES ('0.26.0', NULL)", "0.26.0"),
         ("INSERT INTO schema_version VALUES ('1.0', NULL)", "1.0"),
         ("DELETE FROM schema_version", None),
-        ("UPDATE schema_version SET version = 'newest'", None),
+        ("UPDATE schema_version SET version = 'newest ' || version", None),
     ],
 )
 def test_another_version_is_refused_and_named(small: Small, change: str, found: str | None) -> None:
@@ -101,7 +101,7 @@ def test_any_name_of_a_file_can_be_opened(small: Small, name: str) -> None:
     path = small()
     path = path.rename(path.with_name(name))
     assert len(titles(path)) == 3
-    assert os.listdir(path.parent) == [name]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_file_left_in_wal_mode_is_read_without_making_a_log(small: Small) -> None:
@@ -112,12 +112,12 @@ def test_a_file_left_in_wal_mode_is_read_without_making_a_log(small: Small) -> N
     connection.commit()
     connection.close()
     before = path.read_bytes()
-    os.chmod(path.parent, 0o500)
+    path.parent.chmod(0o500)
     try:
         assert titles(path) == ["from the log"] * 3
     finally:
-        os.chmod(path.parent, 0o700)
-    assert (path.read_bytes(), os.listdir(path.parent)) == (before, [path.name])
+        path.parent.chmod(0o700)
+    assert (path.read_bytes(), list(path.parent.iterdir())) == (before, [path])
 
 
 def test_rows_that_are_only_in_the_log_are_read(small: Small) -> None:
@@ -174,7 +174,7 @@ def test_a_registry_that_is_written_to_all_the_time_is_refused(small: Small, mon
         return copy(source, target)
 
     monkeypatch.setattr(shutil, "copyfile", copy_while_it_grows)
-    monkeypatch.setattr(opening.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     with pytest.raises(UnavailableError):
         open_registry(path)
 

@@ -94,7 +94,7 @@ def test_a_doubled_zone_and_too_many_digits_are_repaired(value: str, meant: dt.d
     ],
 )
 def test_garbage_is_refused(value: object) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError):  # noqa: PT011  its text is for people
         parse_time(value)
 
 

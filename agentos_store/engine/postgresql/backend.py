@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -19,30 +18,43 @@ from agentos_store.engine.door import Door
 from agentos_store.engine.fork import register
 from agentos_store.engine.postgresql.connect import DIALECT, connector, cursor_of, prepare
 from agentos_store.engine.postgresql.faults import is_disconnect, translate, translate_connect
-from agentos_store.engine.retry import RetryPolicy
+from agentos_store.engine.retry import OnRetry, RetryPolicy
 from agentos_store.engine.session import Call, Session
 from agentos_store.engine.statement import Prepared, Statement
 from agentos_store.engine.urls import display
 from agentos_store.engine.version import read_revision_postgresql
-from agentos_store.errors import TransientError, UnavailableError
+from agentos_store.errors import StoreError, TransientError, UnavailableError
 from agentos_store.operation import Access, run_body
 
 M = TypeVar("M")
+
+POOL_EXHAUSTED = "pool"
+"""The code of the error that says that all connections were in use for too long."""
 
 
 class PostgreSQLConnection:
     """A driver connection, borrowed from the pool, that runs prepared statements."""
 
-    __slots__ = ("_backend", "_borrowed", "capabilities", "cursor", "raw")
+    __slots__ = ("_backend", "_borrowed", "_found", "cursor", "raw")
 
     def __init__(self, backend: PostgreSQLBackend, borrowed: PoolProxiedConnection) -> None:
-        raw = borrowed.dbapi_connection
+        raw: Any = borrowed.dbapi_connection
         assert isinstance(raw, psycopg.Connection)
         self._backend = backend
         self._borrowed = borrowed
         self.raw = raw
+        self._found: tuple[bool, int | None] | None = None
+        if not raw.autocommit:
+            # Of an engine that belongs to somebody else, who gets it back as it was.
+            self._found = raw.autocommit, raw.prepare_threshold
+            raw.autocommit = True
+            backend.prepare(raw)
         self.cursor = cursor_of(raw, borrowed.info)
-        self.capabilities = backend.capabilities
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this database can do."""
+        return self._backend.capabilities
 
     def prepared(self, statement: Statement[M]) -> Prepared[M]:
         """Return the statement as it is compiled for this schema."""
@@ -53,11 +65,13 @@ class PostgreSQLConnection:
         cursor = self.cursor
         try:
             cursor.execute(prepared.text, values)
-            if cursor.description is None:
+            result = cursor.pgresult
+            # Whether rows came is asked of libpq: psycopg's description of the columns is made anew at each look.
+            if result is None or result.nfields == 0:
                 return [], cursor.rowcount
             rows = cursor.fetchall()
         except psycopg.Error as error:
-            raise self._translate(error) from None
+            raise self.meaning(error) from None
         return rows, len(rows)
 
     def execute_many(self, prepared: Prepared[Any], values: Sequence[list[object]]) -> int:
@@ -65,7 +79,7 @@ class PostgreSQLConnection:
         try:
             self.cursor.executemany(prepared.text, values)
         except psycopg.Error as error:
-            raise self._translate(error) from None
+            raise self.meaning(error) from None
         return self.cursor.rowcount
 
     def command(self, text: str) -> None:
@@ -73,30 +87,52 @@ class PostgreSQLConnection:
         try:
             self.cursor.execute(text.encode(), prepare=False)
         except psycopg.Error as error:
-            raise self._translate(error) from None
+            raise self.meaning(error) from None
 
-    def _translate(self, error: psycopg.Error) -> Exception:
+    def meaning(self, error: psycopg.Error) -> StoreError:
+        """Return the store's error for one of the driver's, and give up a connection that is of no more use."""
         if is_disconnect(error):
             self._backend.lost(self._borrowed)
         return translate(error, waited=self._backend.lock_timeout)
 
     def give_back(self) -> None:
         """Return the connection to the pool, with nothing open on it."""
-        raw = self.raw
-        if raw.closed or raw.info.transaction_status is TransactionStatus.UNKNOWN:
-            self._borrowed.invalidate()
-        elif raw.info.transaction_status is not TransactionStatus.IDLE:
-            try:
-                self.cursor.execute(b"ROLLBACK", prepare=False)
-            except psycopg.Error:
-                self._borrowed.invalidate()
-        self._borrowed.close()
+        borrowed, raw = self._borrowed, self.raw
+        try:
+            if not borrowed.is_valid:
+                return
+            status = raw.info.transaction_status
+            if status is TransactionStatus.IDLE:
+                self._restore()
+            elif status in (TransactionStatus.INTRANS, TransactionStatus.INERROR) and not raw.closed:
+                try:
+                    self.cursor.execute(b"ROLLBACK", prepare=False)
+                    self._restore()
+                except psycopg.Error:
+                    borrowed.invalidate()
+            else:
+                # Closed, or in the middle of a statement that was interrupted.
+                borrowed.invalidate()
+        finally:
+            borrowed.close()
+
+    def _restore(self) -> None:
+        if self._found is not None:
+            self.raw.autocommit, self.raw.prepare_threshold = self._found
 
 
 class PostgreSQLBackend:
     """One schema of one PostgreSQL database."""
 
-    def __init__(self, url: URL, schema: str, settings: Any, *, engine: Engine | None = None) -> None:
+    def __init__(
+        self,
+        url: URL,
+        schema: str,
+        settings: Any,
+        *,
+        engine: Engine | None = None,
+        on_retry: OnRetry | None = None,
+    ) -> None:
         self.url = url
         self.schema = schema
         self.lock_timeout = settings.lock_timeout
@@ -104,12 +140,28 @@ class PostgreSQLBackend:
         self._engine = engine
         self._door = Door()
         self._statements: dict[Statement[Any], Prepared[Any]] = {}
-        self._replacing = threading.Lock()
-        self._policy = RetryPolicy(settings.retries, settings.retry_base, settings.retry_cap, settings.retry_jitter)
-        self._pool: Pool = self._new_pool() if engine is None else engine.pool
-        self.capabilities = self._ask_capabilities()
+        self.policy = RetryPolicy.of(settings, on_retry)
+        self._own_pool: Pool | None = self._new_pool() if engine is None else None
+        try:
+            self.capabilities = self._ask_capabilities()
+        except BaseException:
+            if self._own_pool is not None:
+                self._own_pool.dispose()
+            raise
         register(self)
         _open[url.render_as_string(hide_password=False), schema] = self
+
+    @property
+    def _pool(self) -> Pool:
+        if self._own_pool is not None:
+            return self._own_pool
+        # An engine that is disposed of by its owner goes on with another pool.
+        assert self._engine is not None
+        return self._engine.pool
+
+    def prepare(self, raw: psycopg.Connection[Any]) -> None:
+        """Set up the driver's side of a connection that was not made here."""
+        prepare(raw, prepared=self._settings.prepare_statements)
 
     def _new_pool(self) -> Pool:
         settings = self._settings
@@ -126,10 +178,12 @@ class PostgreSQLBackend:
 
     def _ask_capabilities(self) -> Capabilities:
         with self.raw_connection() as cursor:
-            version, number, vector = cursor.execute(
+            row = cursor.execute(
                 "SELECT current_setting('server_version'), current_setting('server_version_num')::int,"
                 " EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'vector')"
             ).fetchone()
+        assert row is not None
+        version, number, vector = row
         if number < 110000:
             raise UnavailableError(f"PostgreSQL {version} is too old; 11 or newer is needed")
         return Capabilities(
@@ -158,16 +212,19 @@ class PostgreSQLBackend:
         """Run a body, again after a passing fault when that can do no harm."""
         call = Call()
 
-        def attempt(number: int) -> Any:
-            call.attempt = number
-            if access is Access.READ:
-                return self._run_bare(body, call, read_only=True)
-            if access is Access.STATEMENT:
-                return self._run_bare(body, call, read_only=False)
-            return self._run_in_transaction(access, body, call)
+        def attempt(_: int) -> Any:
+            try:
+                if access is Access.READ:
+                    return self._run_bare(body, call, read_only=True)
+                if access is Access.STATEMENT:
+                    return self._run_bare(body, call, read_only=False)
+                return self._run_in_transaction(access, body, call)
+            except TransientError as error:
+                call.in_doubt = call.in_doubt or error.outcome_unknown
+                raise
 
         with self._door:
-            return self._policy.run(what, attempt, repeatable=repeatable)
+            return self.policy.run(what, attempt, repeatable=repeatable)
 
     def _run_bare(self, body: Callable[[Session], Any], call: Call, *, read_only: bool) -> Any:
         connection = self._borrow()
@@ -192,54 +249,84 @@ class PostgreSQLBackend:
             connection.give_back()
 
     def begin(self, *, read_only: bool) -> PostgreSQLTransaction:
-        """Begin an explicit transaction."""
-        self._door.__enter__()
+        """Begin an explicit transaction; a connection that was cut while it lay in the pool is replaced."""
+        door = self._door
+        door.__enter__()
         try:
-            connection = self._borrow()
-            try:
-                connection.command(_begin(read_only=read_only))
-            except BaseException:
-                connection.give_back()
-                raise
+            connection = self.policy.run("begin", lambda _: self._begin(read_only=read_only))
         except BaseException:
-            self._door.__exit__()
+            door.__exit__()
             raise
-        return PostgreSQLTransaction(connection, self._door, read_only=read_only)
+        return PostgreSQLTransaction(connection, door, read_only=read_only)
+
+    def _begin(self, *, read_only: bool) -> PostgreSQLConnection:
+        connection = self._borrow()
+        try:
+            connection.command(_begin(read_only=read_only))
+        except BaseException:
+            connection.give_back()
+            raise
+        return connection
 
     def _borrow(self) -> PostgreSQLConnection:
         try:
-            borrowed = self._pool.connect()
+            borrowed = self._take()
+        except UnavailableError as error:
+            if error.code == POOL_EXHAUSTED:
+                raise
+            # It was there when the store was opened, so it is worth another try: the server may be starting again.
+            raise TransientError(error.why, code=error.code) from None
+        try:
+            return PostgreSQLConnection(self, borrowed)
+        except BaseException:
+            borrowed.invalidate()
+            raise
+
+    def _take(self) -> PoolProxiedConnection:
+        try:
+            return self._pool.connect()
         except PoolTimeoutError:
             raise UnavailableError(
-                f"no connection came free within {self._settings.pool_timeout:g} s; raise the pool size"
+                f"no connection came free within {self._settings.pool_timeout:g} s; raise the pool size",
+                code=POOL_EXHAUSTED,
             ) from None
         except psycopg.Error as error:
             raise translate_connect(error, display(self.url)) from None
-        connection = PostgreSQLConnection(self, borrowed)
-        if not connection.raw.autocommit:
-            # Of an engine that belongs to somebody else; its pool resets what it gets back.
-            connection.raw.autocommit = True
-            prepare(connection.raw, prepared=self._settings.prepare_statements)
-        return connection
 
     def lost(self, borrowed: PoolProxiedConnection) -> None:
-        """One connection broke, so the idle ones are broken too, most likely: start with new ones."""
-        borrowed.invalidate()
-        with self._replacing:
-            if self._engine is not None:
-                self._engine.dispose(close=False)
-                self._pool = self._engine.pool
-            else:
-                old, self._pool = self._pool, self._pool.recreate()
-                old.dispose()
+        """One connection broke, so those made before now are broken too, most likely: none of them is lent again."""
+        # What a SQLAlchemy engine does when its dialect sees a disconnect. Others may be working on the older ones,
+        # which are closed when they come back.
+        self._pool._invalidate(borrowed)  # noqa: SLF001  the pool has no public name for it
 
     # --- questions
 
     @contextlib.contextmanager
     def raw_connection(self) -> Iterator[psycopg.Cursor[Any]]:
-        """Lend a cursor in autocommit mode."""
-        with contextlib.closing(_Lent(self._pool, self.url)) as lent:
+        """Lend a cursor in autocommit mode, on a connection that answers."""
+        lent = self._lend()
+        try:
             yield lent.cursor
+        except psycopg.Error as error:
+            raise lent.meaning(error) from None
+        finally:
+            lent.give_back()
+
+    def _lend(self) -> PostgreSQLConnection:
+        try:
+            return self._lend_checked()
+        except TransientError:
+            # It may have been cut while it lay in the pool, which is no news about the server; now all are new.
+            return self._lend_checked()
+
+    def _lend_checked(self) -> PostgreSQLConnection:
+        lent = PostgreSQLConnection(self, self._take())
+        try:
+            lent.command("SELECT")
+        except BaseException:
+            lent.give_back()
+            raise
+        return lent
 
     def revision(self) -> str | None:
         """Return the revision in the schema."""
@@ -270,9 +357,11 @@ class PostgreSQLBackend:
     def close(self) -> None:
         """Let running operations end, then close the connections, unless the engine belongs to somebody else."""
         self._door.shut(self._settings.lock_timeout)
-        _open.pop((self.url.render_as_string(hide_password=False), self.schema), None)
-        if self._engine is None:
-            self._pool.dispose()
+        key = self.url.render_as_string(hide_password=False), self.schema
+        if _open.get(key) is self:
+            del _open[key]
+        if self._own_pool is not None:
+            self._own_pool.dispose()
 
     def before_fork(self) -> None:
         """Nothing: the sockets stay the parent's."""
@@ -281,12 +370,10 @@ class PostgreSQLBackend:
         """Drop, in the child, the parent's sockets without closing them; the next call opens its own."""
         if self._engine is not None:
             self._engine.dispose(close=False)
-            self._pool = self._engine.pool
-        else:
-            _inherited.append(self._pool)
-            self._pool = self._new_pool()
+        elif self._own_pool is not None:
+            _inherited.append(self._own_pool)
+            self._own_pool = self._new_pool()
         self._door = Door()
-        self._replacing = threading.Lock()
 
 
 _inherited: list[Pool] = []
@@ -303,7 +390,7 @@ def lent_engine(url: URL, settings: Any) -> Iterator[Engine]:
     """Lend an engine for the work that needs SQLAlchemy's own connections: migrations, questions to the catalogue."""
 
     def connect() -> psycopg.Connection[Any]:
-        raw = connector(url, settings)()
+        raw: psycopg.Connection[Any] = connector(url, settings)()
         raw.autocommit = False
         return raw
 
@@ -312,26 +399,6 @@ def lent_engine(url: URL, settings: Any) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
-
-
-class _Lent:
-    """A cursor for one question."""
-
-    def __init__(self, pool: Pool, url: URL) -> None:
-        try:
-            self._borrowed = pool.connect()
-        except PoolTimeoutError:
-            raise UnavailableError("no connection came free in time; raise the pool size") from None
-        except psycopg.Error as error:
-            raise translate_connect(error, display(url)) from None
-        raw = self._borrowed.dbapi_connection
-        assert isinstance(raw, psycopg.Connection)
-        raw.autocommit = True
-        self.cursor = cursor_of(raw, self._borrowed.info)
-
-    def close(self) -> None:
-        """Give the connection back."""
-        self._borrowed.close()
 
 
 class PostgreSQLTransaction:
@@ -379,8 +446,10 @@ class PostgreSQLTransaction:
                     # The server answers COMMIT with ROLLBACK when a statement had failed outside a savepoint.
                     raise UnavailableError("a read had failed, so the transaction was rolled back")
         finally:
-            self._connection.give_back()
-            self._door.__exit__()
+            try:
+                self._connection.give_back()
+            finally:
+                self._door.__exit__()
 
 
 def _begin(*, read_only: bool) -> str:

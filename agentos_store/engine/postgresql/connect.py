@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
+from psycopg.rows import tuple_row
 from psycopg.types.string import TextLoader
 from sqlalchemy import URL
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
@@ -13,14 +14,15 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from agentos_store.engine.postgresql.faults import translate_connect
 from agentos_store.engine.urls import display
 
-DIALECT = PGDialect_psycopg(paramstyle="format")
+_Dialect: Any = PGDialect_psycopg
+DIALECT = _Dialect(paramstyle="format")
 """Compiles statements; positional, for the driver takes a list faster than a dictionary."""
 
 PREPARED_MAX = 500
 """Prepared statements that the driver keeps on one connection."""
 
 
-def connector(url: URL, settings: Any) -> Callable[[], psycopg.Connection[Any]]:
+def connector(url: URL, settings: Any) -> Callable[[], Any]:
     """Return a function that opens one connection in autocommit mode: each transaction is begun by us."""
     args, keywords = DIALECT.create_connect_args(url)
     keywords.setdefault("application_name", "agentos_store")
@@ -52,10 +54,13 @@ def prepare(raw: psycopg.Connection[Any], *, prepared: bool) -> None:
 
 
 def cursor_of(raw: psycopg.Connection[Any], info: dict[Any, Any]) -> psycopg.Cursor[Any]:
-    """Return the one cursor that we use on a connection; JSON comes out of it as the text that is stored."""
+    """Return the one cursor that we use on a connection; JSON comes out of it as the text that is stored.
+
+    Whatever factories the connection of somebody else's engine has, its rows are tuples.
+    """
     found: psycopg.Cursor[Any] | None = info.get("agentos_store_cursor")
     if found is None or found.connection is not raw:
-        found = raw.cursor()
+        found = psycopg.Cursor(raw, row_factory=tuple_row)
         found.adapters.register_loader("json", TextLoader)
         found.adapters.register_loader("jsonb", TextLoader)
         info["agentos_store_cursor"] = found

@@ -39,9 +39,12 @@ _REASONS = {
 DISCONNECTED = ("08", "57P01", "57P02", "57P03", "25P03")
 """The connection is gone, or will be: another one is needed."""
 
-_RETRYABLE = (*DISCONNECTED, "40001", "40P01", "53300", "55P03")
+_FORGOTTEN = ("26000", "42P05")
+"""The server's prepared statements are not those that the driver knows of: somebody else works on the connection."""
 
-_ROLLED_BACK = ("40001", "40P01", "53300", "55P03", "57P03", "25P03")
+_RETRYABLE = (*DISCONNECTED, *_FORGOTTEN, "40001", "40P01", "53300", "55P03")
+
+_ROLLED_BACK = (*_FORGOTTEN, "40001", "40P01", "53300", "55P03", "57P03", "25P03")
 """The server said so before it did anything that lasts."""
 
 
@@ -56,6 +59,8 @@ def translate(error: psycopg.Error, *, waited: float = 0.0) -> StoreError:
         return UnavailableError(f"the PostgreSQL driver refused the call ({type(error).__name__})")
     if state in _CONSTRAINTS:
         return IntegrityViolation(_CONSTRAINTS[state], error.diag.constraint_name)
+    if _is_stale(error):
+        return TransientError("a prepared statement no longer fits the schema", code=state)
     if state == "55P03":
         return LockTimeoutError("a row", waited=waited, code=state)
     if state.startswith(_RETRYABLE):
@@ -70,15 +75,23 @@ def translate(error: psycopg.Error, *, waited: float = 0.0) -> StoreError:
     return UnavailableError(_REASONS.get(state, f"the server reported {state}"), code=state)
 
 
-def translate_connect(error: psycopg.Error, where: str) -> StoreError:
+def translate_connect(error: psycopg.Error, where: str) -> UnavailableError:
     """Return the store's error for a connection that could not be made; libpq's text holds no row and no password."""
     text = " ".join(str(error).split())
     return UnavailableError(f"cannot connect to {where}: {text}", code=error.sqlstate)
 
 
 def is_disconnect(error: psycopg.Error) -> bool:
-    """Tell whether the connection that raised this is of no use any more."""
+    """Tell whether the connection that raised this is of no use any more, and those beside it neither.
+
+    They are not when the schema was changed: each holds statements that were prepared for the old one.
+    """
     state = error.sqlstate
     if state is None:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    return state.startswith(DISCONNECTED)
+    return state.startswith((*DISCONNECTED, *_FORGOTTEN)) or _is_stale(error)
+
+
+def _is_stale(error: psycopg.Error) -> bool:
+    """Tell whether a migration gave the columns of a prepared statement other types (feature_not_supported)."""
+    return error.sqlstate == "0A000" and error.diag.source_function == "RevalidateCachedQuery"

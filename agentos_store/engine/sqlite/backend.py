@@ -3,84 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy import URL
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
-from agentos_store.engine.capabilities import Capabilities
 from agentos_store.engine.door import Door
 from agentos_store.engine.fork import register
+from agentos_store.engine.retry import RetryPolicy
 from agentos_store.engine.session import Call, Session
-from agentos_store.engine.sqlite.connect import connect_reader, connect_writer, open_turnstile, prepare_file
+from agentos_store.engine.sqlite.connect import (
+    connect_reader,
+    connect_writer,
+    open_turnstile,
+    prepare_file,
+    roll_back_journal,
+)
+from agentos_store.engine.sqlite.connection import CAPABILITIES, DIALECT, SQLiteConnection
 from agentos_store.engine.sqlite.faults import translate
-from agentos_store.engine.sqlite.queue import WriteQueue
-from agentos_store.engine.statement import Prepared, Statement
+from agentos_store.engine.sqlite.queue import WriteQueue, Writer
+from agentos_store.engine.sqlite.transaction import SQLiteSnapshot, SQLiteTransaction
 from agentos_store.engine.version import read_revision_sqlite
-from agentos_store.errors import LockTimeoutError, StoreError, UnavailableError, UsageError
+from agentos_store.errors import LockTimeoutError, UnavailableError, UsageError
 from agentos_store.operation import Access, run_body
 
-M = TypeVar("M")
-
-CAPABILITIES = Capabilities(
-    backend="sqlite",
-    server_version=sqlite3.sqlite_version,
-    data_modifying_cte=False,
-    skip_locked=False,
-    notify=False,
-    advisory_locks=False,
-    row_locks=False,
-    vector_index=False,
-)
-
-DIALECT = SQLiteDialect_pysqlite()
-_prepared: dict[Statement[Any], Prepared[Any]] = {}
-
-
-class SQLiteConnection:
-    """A driver connection that runs prepared statements."""
-
-    __slots__ = ("raw",)
-    capabilities = CAPABILITIES
-
-    def __init__(self, raw: sqlite3.Connection) -> None:
-        self.raw = raw
-
-    def session(self, call: Call) -> Session:
-        """Return a session that may write."""
-        return Session(self, call)
-
-    def prepared(self, statement: Statement[M]) -> Prepared[M]:
-        """Return the statement as it is compiled for SQLite."""
-        found = _prepared.get(statement)
-        if found is None:
-            found = statement.prepare(DIALECT, None)
-            if statement.lasting:
-                _prepared[statement] = found
-        return found
-
-    def execute(self, prepared: Prepared[Any], values: list[object]) -> tuple[list[Any], int]:
-        """Execute and fetch everything."""
-        try:
-            cursor = self.raw.execute(prepared.text, values)
-            rows = cursor.fetchall()
-        except sqlite3.Error as error:
-            raise translate(error) from None
-        return rows, len(rows) or cursor.rowcount
-
-    def execute_many(self, prepared: Prepared[Any], values: Sequence[list[object]]) -> int:
-        """Execute once for each list of values."""
-        try:
-            return self.raw.executemany(prepared.text, values).rowcount
-        except sqlite3.Error as error:
-            raise translate(error) from None
+PATIENCE_OF_FORKS = 1.0
+"""Seconds that a fork waits for running operations to end."""
 
 
 class SQLiteBackend:
@@ -91,7 +49,9 @@ class SQLiteBackend:
 
     def __init__(self, path: Path, settings: Any, *, temporary: bool = False) -> None:
         self.path = path
+        self.durability = settings.durability
         self._settings = settings
+        self.policy = RetryPolicy.of(settings)
         self._temporary = temporary
         self._references = 1
         self._closed = False
@@ -103,9 +63,10 @@ class SQLiteBackend:
         self._door = Door()
         self._turnstile = open_turnstile(self.path)
         self.queue = WriteQueue(self._turnstile, self._connect_writer, timeout=settings.lock_timeout)
+        self._connections: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
         # A reader that is not pooled would be closed after each use; closing and opening cost more than a small read.
         self._readers = QueuePool(
-            lambda: connect_reader(self.path, busy_timeout=settings.busy_timeout),
+            self._connect_reader,
             pool_size=settings.pool_size + settings.max_overflow,
             max_overflow=0,
             timeout=settings.pool_timeout,
@@ -115,9 +76,14 @@ class SQLiteBackend:
 
     def _connect_writer(self) -> SQLiteConnection:
         settings = self._settings
-        return SQLiteConnection(
-            connect_writer(self.path, durability=settings.durability, busy_timeout=settings.busy_timeout)
-        )
+        raw = connect_writer(self.path, durability=settings.durability, busy_timeout=settings.busy_timeout)
+        self._connections.add(raw)
+        return SQLiteConnection(raw)
+
+    def _connect_reader(self) -> Any:
+        raw = connect_reader(self.path, busy_timeout=self._settings.busy_timeout)
+        self._connections.add(raw)
+        return raw
 
     # --- running bodies
 
@@ -129,26 +95,29 @@ class SQLiteBackend:
         """
         del repeatable
         with self._door:
-            if access.reads:
+            if access is Access.READ:
+                with self._reader() as raw:
+                    return run_body(body, Session(SQLiteConnection(raw), Call(), read_only=True))
+            if access is Access.SNAPSHOT:
                 with self._snapshot() as session:
                     return run_body(body, session)
             return self.queue.run(what, lambda session: run_body(body, session), Call())
 
     def begin(self, *, read_only: bool) -> SQLiteTransaction | SQLiteSnapshot:
         """Begin an explicit transaction; a writing one takes its place in the queue."""
-        self._door.__enter__()
+        if read_only:
+            return SQLiteSnapshot(self._snapshot(), self._door)
+        transaction = SQLiteTransaction(self.queue, self._door)
         try:
-            if read_only:
-                return SQLiteSnapshot(self._snapshot(), self._door)
-            name = f"a transaction of thread {threading.current_thread().name}"
-            return SQLiteTransaction(self.queue, self.queue.begin(name, Call()), self._door)
+            transaction.begin()
         except BaseException:
-            self._door.__exit__()
+            transaction.end(commit=False)
             raise
+        return transaction
 
     @contextlib.contextmanager
     def _snapshot(self) -> Iterator[Session]:
-        with self.raw_connection() as raw:
+        with self._reader() as raw:
             try:
                 # A deferred BEGIN takes its snapshot at the first SELECT and holds it for the others.
                 raw.execute("BEGIN")
@@ -163,6 +132,11 @@ class SQLiteBackend:
     @contextlib.contextmanager
     def raw_connection(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection that cannot write."""
+        with self._door, self._reader() as raw:
+            yield raw
+
+    @contextlib.contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
         try:
             borrowed = self._readers.connect()
         except PoolTimeoutError:
@@ -170,8 +144,7 @@ class SQLiteBackend:
                 f"no connection came free within {self._settings.pool_timeout:g} s; raise the pool size"
             ) from None
         try:
-            raw = borrowed.dbapi_connection
-            assert isinstance(raw, sqlite3.Connection)
+            raw: Any = borrowed.dbapi_connection
             yield raw
         finally:
             borrowed.close()
@@ -189,6 +162,11 @@ class SQLiteBackend:
         with self.raw_connection() as raw:
             return raw.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
 
+    @property
+    def url(self) -> URL:
+        """Where the file is, a temporary one included."""
+        return URL.create("sqlite", database=str(self.path))
+
     def describe(self) -> str:
         """Return where the database is."""
         return str(self.path)
@@ -205,102 +183,75 @@ class SQLiteBackend:
         self._references += 1
 
     def close(self) -> None:
-        """Close when the last user has closed; only whoever holds the queue does, for closing checkpoints."""
+        """Close when the last user has closed; only whoever holds the queue does, for closing checkpoints.
+
+        While a transaction holds the queue for longer than the limit, LockTimeoutError is raised and all stays open.
+        """
         with _opening:
-            self._references -= 1
-            if self._references > 0 or self._closed:
+            if self._references > 1 or self._closed:
+                self._references -= 1
                 return
-            _open.pop(self.path, None)
+            deadline = time.monotonic() + self._settings.lock_timeout
             self._door.shut(self._settings.lock_timeout)
-            self._close_connections(self._settings.lock_timeout)
+            try:
+                self._close_connections(max(deadline - time.monotonic(), 0.0))
+            except BaseException:
+                self._door.reopen()
+                raise
+            self._references = 0
             self._closed = True
+            _open.pop(self.path, None)
             self._turnstile.close()
         if self._temporary:
             shutil.rmtree(self.path.parent, ignore_errors=True)
 
     def _close_connections(self, timeout: float) -> None:
-        def work(raw: sqlite3.Connection) -> None:
+        def work(writer: Writer | None) -> None:
             self._readers.dispose()
-            raw.close()
-            self.queue.forget_writer()
+            if writer is not None:
+                self.queue.writer = None
+                writer.raw.close()
 
         self.queue.exclusively("closing the store", work, timeout=timeout)
 
-    def before_fork(self) -> None:
-        """Close what is idle: SQLite's locks do not survive a fork, so a child had better inherit no connection."""
-        if not self._closed:
-            with contextlib.suppress(LockTimeoutError, StoreError):
-                self._close_connections(1.0)
-                self._readers = self._readers.recreate()
+    # --- forks
+
+    def before_fork(self) -> Callable[[], None] | None:
+        """Let running operations end and close every connection that is idle.
+
+        SQLite keeps books for each process on which locks it has, and a child inherits them with the connections. With
+        a wrong entry it would not lock at all, so every connection goes: here, or in the child, if a transaction rests
+        on it.
+        """
+        if self._closed:
+            return None
+        self._quiet = self._door.hold(PATIENCE_OF_FORKS)
+        with contextlib.suppress(LockTimeoutError):
+            self._close_connections(0.0)
+        return self._door.release
 
     def after_fork(self) -> None:
         """Drop, in the child, what it inherited; the next call opens connections of its own."""
-        if not self._closed:
-            self._turnstile.abandon()
-            # Closing or collecting an inherited connection could checkpoint, so it is kept and never used.
-            _inherited.append((self.queue, self._readers))
-            self._set_up()
-
-
-class SQLiteTransaction:
-    """An explicit transaction that holds the queue."""
-
-    def __init__(self, queue: WriteQueue, session: Session, door: Door) -> None:
-        self._queue = queue
-        self._door = door
-        self._session = session
-        self._connection = session._connection
-
-    def run(self, access: Access, body: Callable[[Session], Any]) -> Any:
-        """Run a body in a savepoint, so that one that fails leaves nothing behind."""
-        connection = self._connection
-        assert isinstance(connection, SQLiteConnection)
-        raw = connection.raw
-        if access.reads:
-            return run_body(body, Session(connection, Call(), read_only=True))
-        try:
-            raw.execute("SAVEPOINT operation")
-            try:
-                result = run_body(body, Session(connection, Call()))
-            except BaseException:
-                if raw.in_transaction:
-                    raw.execute("ROLLBACK TO operation")
-                    raw.execute("RELEASE operation")
-                raise
-            raw.execute("RELEASE operation")
-        except sqlite3.Error as error:
-            raise translate(error) from None
-        return result
-
-    def end(self, *, commit: bool) -> None:
-        """Commit or roll back, and let the next writer begin."""
-        try:
-            self._queue.end(commit=commit)
-        finally:
-            self._door.__exit__()
-
-
-class SQLiteSnapshot:
-    """An explicit transaction that only reads: everything as it was at its first read."""
-
-    def __init__(self, snapshot: contextlib.AbstractContextManager[Session], door: Door) -> None:
-        self._snapshot = snapshot
-        self._door = door
-        self._session = snapshot.__enter__()
-
-    def run(self, access: Access, body: Callable[[Session], Any]) -> Any:
-        """Run a body on the snapshot."""
-        return run_body(body, self._session)
-
-    def end(self, *, commit: bool) -> None:
-        """Give the connection back."""
-        self._snapshot.__exit__(None, None, None)
-        self._door.__exit__()
+        if self._closed:
+            return
+        self.queue.disown()
+        self._turnstile.abandon()
+        if self._quiet:
+            for raw in self._connections:
+                raw.close()
+        # A thread of the parent was inside one of them, so that closing it here could wait for that thread for ever.
+        _inherited.append((self.queue, self._readers, self._connections))
+        self._set_up()
 
 
 _opening = threading.RLock()
+"""Held while a file is opened or closed."""
 _open: dict[Path, SQLiteBackend] = {}
 _inherited: list[Any] = []
+
+if hasattr(os, "register_at_fork"):
+    # Registered last, so first to be called: whoever opens a file takes this lock before that of engine/fork.py, too.
+    os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
 
 
 def open_sqlite(path: Path | None, settings: Any) -> SQLiteBackend:
@@ -314,11 +265,12 @@ def open_sqlite(path: Path | None, settings: Any) -> SQLiteBackend:
     path = path.absolute()
     with _opening:
         prepare_file(path, create=True)
+        roll_back_journal(path, busy_timeout=settings.busy_timeout)
         path = path.resolve()
         found = _open.get(path)
         if found is not None:
-            if found._settings.durability != settings.durability:
-                raise UsageError(f"this process has {path} open with durability={found._settings.durability}")
+            if found.durability != settings.durability:
+                raise UsageError(f"this process has {path} open with durability={found.durability}")
             found.acquire()
             return found
         backend = SQLiteBackend(path, settings, temporary=temporary)

@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 from agentos_store.engine.network_fs import network_filesystem
 from agentos_store.engine.sqlite.faults import translate
+from agentos_store.engine.sqlite.functions import register_functions
 from agentos_store.engine.sqlite.turnstile import Turnstile
 from agentos_store.errors import InvalidValueError, NotFoundError, UnavailableError
-from agentos_store.engine.sqlite.functions import register_functions
 
 OLDEST = (3, 35, 0)
 """RETURNING and DROP COLUMN came with it."""
@@ -42,7 +42,11 @@ def prepare_file(path: Path, *, create: bool) -> None:
         raise NotFoundError("database file", str(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # Exclusively: closing a file that is there frees every lock that SQLite holds on it in this process.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        # Somebody else has just made it.
+        return
     except OSError as error:
         raise UnavailableError(f"{path} cannot be created: {error.strerror}") from error
 
@@ -59,6 +63,9 @@ def connect_writer(path: Path, *, durability: str, busy_timeout: float) -> sqlit
         # Without it INSERT OR REPLACE removes rows behind the back of the triggers that keep audits.
         raw.execute("PRAGMA recursive_triggers=ON")
         raw.execute("PRAGMA journal_size_limit=67108864")
+        # Up to this many pages (100 MB) nothing of an open transaction is in the log, so that a forked child can close
+        # its copy of the connection without touching the memory that it shares with its parent.
+        raw.execute("PRAGMA cache_spill=25600")
         if sys.platform == "darwin":
             # fsync does not reach the disk there.
             raw.execute("PRAGMA fullfsync=ON")
@@ -91,6 +98,20 @@ def _connect(path: Path, mode: str, busy_timeout: float) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise translate(error) from error
     return raw
+
+
+def roll_back_journal(path: Path, *, busy_timeout: float) -> None:
+    """Undo what a process left half done that died while it made the file; a reader may not, and would be refused."""
+    if not Path(f"{path}-journal").exists():
+        return
+    raw = _connect(path, "rw", busy_timeout)
+    try:
+        # The first look at the file rolls the journal back, if nobody is still at work on it.
+        raw.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    except sqlite3.Error as error:
+        raise translate(error) from None
+    finally:
+        raw.close()
 
 
 def open_turnstile(path: Path) -> Turnstile:

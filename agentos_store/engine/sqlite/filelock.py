@@ -5,7 +5,7 @@ from __future__ import annotations
 try:
     import fcntl
 except ImportError:  # pragma: no cover  Windows: written for it, not tested on it
-    import portalocker
+    import portalocker  # type: ignore[import-not-found]
 
     def lock(descriptor: int) -> None:
         """Wait for the lock."""

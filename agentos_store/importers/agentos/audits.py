@@ -14,6 +14,7 @@ from agentos_store.importers.agentos.source import Found, Value
 from agentos_store.importers.agentos.times import parse_time
 
 NO_EVENT: Final = "(unknown)"
+EVENT_LENGTH: Final = 255
 
 _LEVELS: Final[Mapping[str, str]] = {"info": "info", "warn": "warning", "warning": "warning", "error": "error"}
 
@@ -69,6 +70,8 @@ def read_audit(row: Row, references: References, decisions: str, before: dt.date
     if event_type is None or not event_type.strip():
         row.repaired(f"event_type: it was missing, so it became {NO_EVENT!r}")
         event_type = NO_EVENT
+    elif len(event_type) > EVENT_LENGTH:
+        raise SetAside(f"its event_type is longer than {EVENT_LENGTH} characters")
     decision_id = row.reference("decision_id")
     if decision_id is not None and not references.keys.add(decisions, decision_id):
         row.repaired(f"decision_id: an earlier row has {decision_id!r} too, so this one has none")

@@ -7,20 +7,22 @@ remembers which of them came in.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any, TypeVar
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import Column, ColumnElement, bindparam, literal, select, update
 from sqlalchemy.dialects import postgresql
 
 from agentos_store.base import Base
 from agentos_store.conversations.models import Session as Conversation
 from agentos_store.engine.session import Session
-from agentos_store.engine.statement import Statement, numbered_by_database
-from agentos_store.errors import ConflictError
+from agentos_store.engine.statement import Statement, insert_into, numbered_by_database
+from agentos_store.engine.violations import IntegrityViolation
+from agentos_store.errors import AlreadyExistsError, ConflictError, InvalidValueError
 from agentos_store.housekeeping.models import ImportLedgerEntry, MaintenanceRun
+from agentos_store.importers.agentos.projects import NAME_LENGTH
 from agentos_store.importers.agentos.records import (
     AuditRecord,
     LineageRecord,
@@ -31,20 +33,23 @@ from agentos_store.importers.agentos.records import (
 )
 from agentos_store.importers.agentos.registry import Registry, open_registry
 from agentos_store.importers.agentos.report import Problem
+from agentos_store.importers.agentos.row import ORIGIN_KEY
 from agentos_store.importers.report import ImportReport, Note, Progress
 from agentos_store.operation import Blocking, F, Repository, repeatable, writes
 from agentos_store.projects.models import Project, ProjectRepo
-from agentos_store.store import Store
+from agentos_store.store.blocking import Store
 from agentos_store.tasks.models import Task, TaskLineage
 from agentos_store.tasks.states import ENDED
 from agentos_store.tasks.trail import AUDITS, Entry, append_many
+from agentos_store.types import Gate
 
 BATCH = 200
 """Rows of one transaction: few enough that other writers hardly notice."""
 
 SOURCE = "agentos"
 
-T = TypeVar("T")
+T = TypeVar("T", ProjectRecord, RepoRecord, SessionRecord, TaskRecord, LineageRecord, AuditRecord)
+Item = TypeVar("Item")
 
 
 def import_registry(
@@ -59,28 +64,36 @@ def import_registry(
     The file is only read. Each row arrives, repaired where it has to be, or is set aside with its reason. What the
     store has already stays as it is there, so a second run changes nothing, and a run that was killed is repeated.
     With ``keep_status`` tasks that waited or ran arrive pending and running, else paused, so that no worker picks up
-    old work by surprise. Raises what ``open_registry`` raises.
+    old work by surprise. Raises what ``open_registry`` raises, and ConflictError when the registry was written to or
+    imported by somebody else meanwhile.
     """
     with open_registry(path) as registry:
-        report = ImportReport(str(path), registry.shape.value, registry.version)
-        loader = store.bind(Loader[Blocking])
-        for problem in registry.problems:
-            report.aside(Note(problem.table, problem.key, problem.reason))
-        run = _Run(registry, report, progress)
-        run.load("projects", registry.projects(), loader.projects)
-        run.load("repositories", registry.repos(), loader.repos)
-        for batch in _batches(item for item in registry.projects() if isinstance(item, ProjectRecord)):
-            loader.default_repos(batch)
-        run.load("sessions", registry.sessions(), loader.sessions)
-        run.load("tasks", registry.tasks(keep_status=keep_status), loader.tasks)
-        run.load("lineage", registry.lineage(), loader.lineage)
-        run.load("audits", registry.audits(), loader.audits)
-        left = registry.not_yet()
-        report.not_yet, report.no_place = left.later, left.no_place
-        if registry.changed:
-            raise ConflictError("registry", str(path), "it was written to during the import; run the import again")
-        if report.imported:
-            loader.remember({kind: counts.imported for kind, counts in report.counts.items()})
+        return load_registry(store, registry, str(path), keep_status=keep_status, progress=progress)
+
+
+def load_registry(
+    store: Store, registry: Registry, source: str, *, keep_status: bool = False, progress: Progress | None = None
+) -> ImportReport:
+    """Import a registry that is open already; ``source`` is what the report calls it."""
+    report = ImportReport(source, registry.shape.value, registry.version)
+    loader = store.bind(Loader[Blocking])
+    for problem in registry.problems:
+        report.aside(Note(problem.table, problem.key, problem.reason))
+    run = _Run(registry, report, progress)
+    run.load("projects", registry.projects(), loader.projects)
+    run.load("repositories", registry.repos(), loader.repos)
+    for batch in _batches(item for item in registry.projects() if isinstance(item, ProjectRecord)):
+        loader.default_repos(batch)
+    run.load("sessions", registry.sessions(), loader.sessions)
+    run.load("tasks", registry.tasks(keep_status=keep_status), loader.tasks)
+    run.load("lineage", registry.lineage(), loader.lineage)
+    run.load("audits", registry.audits(), loader.audits)
+    left = registry.not_yet()
+    report.not_yet, report.no_place = left.later, left.no_place
+    if registry.changed:
+        raise ConflictError("registry", source, "it was written to during the import; run the import again")
+    if report.imported:
+        loader.remember({kind: counts.imported for kind, counts in report.counts.items()})
     return report
 
 
@@ -105,34 +118,43 @@ class _Run:
                     self._report.aside(Note(item.table, item.key, item.reason))
                 else:
                     records.append(item)
-            outcome = write(records)
-            counts.imported += outcome.imported
-            counts.repeated += len(records) - outcome.imported - len(outcome.refused)
-            counts.set_aside += len(outcome.refused)
-            for note in outcome.refused:
-                self._report.aside(note)
-            for record in records:
-                repairs = getattr(record, "repairs", ())
-                counts.repaired += bool(repairs)
-                for repair in repairs:
-                    self._report.repair(Note(repair.table, repair.key, repair.what))
-            for note in outcome.changed:
-                counts.repaired += 1
-                self._report.repair(note)
+            self._count(kind, records, write(records))
             if self._progress is not None:
                 self._progress(kind, counts.read, max(total, counts.read))
 
+    def _count(self, kind: str, records: Sequence[T], outcome: Outcome) -> None:
+        counts = self._report.of(kind)
+        counts.imported += outcome.imported
+        counts.repeated += len(records) - outcome.imported - len(outcome.refused)
+        counts.set_aside += len(outcome.refused)
+        for position, record in enumerate(records):
+            merged = record.merged if isinstance(record, SessionRecord) else 0
+            counts.merged += merged
+            counts.read += merged
+            if position in outcome.refused:
+                self._report.aside(outcome.refused[position])
+                continue
+            repairs = [Note(repair.table, repair.key, repair.what) for repair in record.repairs]
+            repairs += outcome.changed.get(position, [])
+            counts.repaired += bool(repairs)
+            for note in repairs:
+                self._report.repair(note)
+
 
 class Outcome:
-    """What became of one batch."""
+    """What became of one batch; rows are named by their position in it."""
 
     __slots__ = ("changed", "imported", "refused")
 
     def __init__(self) -> None:
         self.imported = 0
-        self.changed: list[Note] = []
+        self.changed: dict[int, list[Note]] = {}
         """Rows that had to be changed to fit beside what the store has."""
-        self.refused: list[Note] = []
+        self.refused: dict[int, Note] = {}
+
+    def change(self, position: int, note: Note) -> None:
+        """Note a change."""
+        self.changed.setdefault(position, []).append(note)
 
 
 class Loader(Repository[F]):
@@ -145,7 +167,7 @@ class Loader(Repository[F]):
     def projects(self, session: Session, records: Sequence[ProjectRecord]) -> Outcome:
         """Write projects, without their default repositories, which come later."""
         outcome = Outcome()
-        for record in records:
+        for position, record in enumerate(records):
             row = {
                 "id": record.id,
                 "name": record.name,
@@ -160,13 +182,15 @@ class Loader(Repository[F]):
                 "created_at": record.created_at,
                 "updated_at": record.updated_at,
             }
-            if _add(session, Project, row):
-                outcome.imported += 1
-            elif session.first(_PROJECT, {"id": record.id}) is None:
-                # Not this project stands in the way but another one of the same name.
-                row["name"] = f"{record.name} ({record.id})"
-                outcome.imported += _add(session, Project, row)
-                outcome.changed.append(Note("projects", record.id, "another project has its name; it is renamed"))
+            try:
+                added = _add_project(session, row)
+            except InvalidValueError as error:
+                outcome.refused[position] = Note("projects", record.id, str(error))
+                continue
+            outcome.imported += added
+            if row["name"] != record.name:
+                why = f"name: another project has it, so it became {row['name']!r}"
+                outcome.change(position, Note("projects", record.id, why))
         return outcome
 
     @writes
@@ -174,21 +198,31 @@ class Loader(Repository[F]):
     def repos(self, session: Session, records: Sequence[RepoRecord]) -> Outcome:
         """Write repositories."""
         outcome = Outcome()
-        for record in records:
-            row = {
-                "project_id": record.project_id,
-                "repo_id": record.repo_id,
-                "repo_path": record.repo_path,
-                "name": record.name,
-                "remote_url": record.remote_url,
-                "default_branch": record.default_branch,
-                "role": record.role,
-                "is_writable": record.is_writable,
-                "metadata": record.metadata or {},
-                "added_at": record.added_at,
-                "updated_at": record.updated_at,
-            }
-            outcome.imported += _add(session, ProjectRepo, row)
+        projects = _found(session, _PROJECTS_THERE, [record.project_id for record in records])
+        rows: dict[int, _Row] = {}
+        for position, record in enumerate(records):
+            if record.project_id not in projects:
+                why = "its project was set aside"
+                outcome.refused[position] = Note("project_repos", record.repo_id, why)
+                continue
+            rows[position] = _Row(
+                "project_repos",
+                record.repo_id,
+                {
+                    "project_id": record.project_id,
+                    "repo_id": record.repo_id,
+                    "repo_path": record.repo_path,
+                    "name": record.name,
+                    "remote_url": record.remote_url,
+                    "default_branch": record.default_branch,
+                    "role": record.role,
+                    "is_writable": record.is_writable,
+                    "metadata": record.metadata or {},
+                    "added_at": record.added_at,
+                    "updated_at": record.updated_at,
+                },
+            )
+        _add(session, ProjectRepo, rows, outcome)
         return outcome
 
     @writes
@@ -205,57 +239,74 @@ class Loader(Repository[F]):
     def sessions(self, session: Session, records: Sequence[SessionRecord]) -> Outcome:
         """Write sessions. AgentOS has no users, only words for them, so the word goes into the metadata."""
         outcome = Outcome()
-        for record in records:
-            metadata: dict[str, Any] = dict(record.metadata or {})
-            if record.user_id is not None:
-                metadata.setdefault("agentos_user", record.user_id)
-            row = {
-                "id": record.id,
-                "channel": record.channel,
-                "title": record.title,
-                "status": "active",
-                "message_count": 0,
-                "next_seq": 0,
-                "generation": 0,
-                "total_tokens": 0,
-                "total_cost": Decimal(0),
-                "metadata": metadata,
-                "created_at": record.created_at,
-                "updated_at": record.updated_at,
-            }
-            outcome.imported += _add(session, Conversation, row)
+        rows: dict[int, _Row] = {}
+        for position, record in enumerate(records):
+            table = f"{record.channel}_sessions" if record.channel in {"webui", "chat"} else "task_sessions"
+            rows[position] = _Row(
+                table,
+                record.id,
+                {
+                    "id": record.id,
+                    "channel": record.channel,
+                    "title": record.title,
+                    "status": "active",
+                    "message_count": 0,
+                    "next_seq": 0,
+                    "generation": 0,
+                    "total_tokens": 0,
+                    "total_cost": Decimal(0),
+                    "metadata": _with_origin(record.metadata, {"user_id": record.user_id}),
+                    "created_at": record.created_at,
+                    "updated_at": record.updated_at,
+                },
+            )
+        _add(session, Conversation, rows, outcome)
         return outcome
 
     @writes
     @repeatable
     def tasks(self, session: Session, records: Sequence[TaskRecord]) -> Outcome:
-        """Write tasks."""
+        """Write tasks; one whose project or session was set aside comes in without it."""
         outcome = Outcome()
-        for record in records:
-            row = {
-                "task_id": record.task_id,
-                "title": record.title,
-                "status": record.status,
-                "task_type": "",
-                "priority": 0,
-                "exit_reason": record.exit_reason,
-                "session_id": record.session_id,
-                "project_id": record.project_id,
-                "route_plan_json": record.route_plan_json,
-                "requirements_json": record.requirements_json,
-                "selected_instance_id": record.selected_instance_id,
-                "router_version": record.router_version,
-                "attempts": 0,
-                "max_attempts": 3,
-                "lease_token": 0,
-                "version": 1,
-                "created_by": record.created_by,
-                "metadata": record.metadata or {},
-                "completed_at": record.updated_at if record.status in ENDED else None,
-                "created_at": record.created_at,
-                "updated_at": record.updated_at,
+        projects = _found(session, _PROJECTS_THERE, [record.project_id for record in records])
+        sessions = _found(session, _SESSIONS_THERE, [record.session_id for record in records])
+        rows: dict[int, _Row] = {}
+        for position, record in enumerate(records):
+            lost = {
+                "project_id": record.project_id if record.project_id not in projects else None,
+                "session_id": record.session_id if record.session_id not in sessions else None,
             }
-            outcome.imported += _add(session, Task, row)
+            for column in [column for column, key in lost.items() if key is not None]:
+                why = f"{column}: what it names was set aside; the id is in the metadata"
+                outcome.change(position, Note("tasks", record.task_id, why))
+            rows[position] = _Row(
+                "tasks",
+                record.task_id,
+                {
+                    "task_id": record.task_id,
+                    "title": record.title,
+                    "status": record.status,
+                    "task_type": "",
+                    "priority": 0,
+                    "exit_reason": record.exit_reason,
+                    "session_id": record.session_id if lost["session_id"] is None else None,
+                    "project_id": record.project_id if lost["project_id"] is None else None,
+                    "route_plan_json": record.route_plan_json,
+                    "requirements_json": record.requirements_json,
+                    "selected_instance_id": record.selected_instance_id,
+                    "router_version": record.router_version,
+                    "attempts": 0,
+                    "max_attempts": 3,
+                    "lease_token": 0,
+                    "version": 1,
+                    "created_by": record.created_by,
+                    "metadata": _with_origin(record.metadata, lost),
+                    "completed_at": record.updated_at if record.status in ENDED else None,
+                    "created_at": record.created_at,
+                    "updated_at": record.updated_at,
+                },
+            )
+        _add(session, Task, rows, outcome)
         return outcome
 
     @writes
@@ -263,7 +314,13 @@ class Loader(Repository[F]):
     def lineage(self, session: Session, records: Sequence[LineageRecord]) -> Outcome:
         """Write links."""
         outcome = Outcome()
-        for record in records:
+        tasks = _found(session, _TASKS_THERE, [record.task_id for record in records])
+        rows: dict[int, _Row] = {}
+        for position, record in enumerate(records):
+            key = str(record.source_id)
+            if record.task_id not in tasks:
+                outcome.refused[position] = Note("task_lineage", key, "its task was set aside")
+                continue
             row = {
                 "task_id": record.task_id,
                 "kind": record.kind,
@@ -272,7 +329,8 @@ class Loader(Repository[F]):
                 "metadata": record.metadata or {},
                 "created_at": record.created_at,
             }
-            outcome.imported += _add(session, TaskLineage, row)
+            rows[position] = _Row("task_lineage", key, row)
+        _add(session, TaskLineage, rows, outcome)
         return outcome
 
     @writes
@@ -280,35 +338,35 @@ class Loader(Repository[F]):
     def audits(self, session: Session, records: Sequence[AuditRecord]) -> Outcome:
         """Append audits to their tasks' chains, in their order, but for those that the ledger has."""
         outcome = Outcome()
+        tasks = _found(session, _TASKS_THERE, [record.task_id for record in records])
+        ledger = _found(session, _LEDGER, [_ledger_key(record) for record in records])
+        decided = _found(session, _DECISIONS, [record.decision_id for record in records])
         fresh: dict[str, list[tuple[AuditRecord, Entry]]] = {}
-        for record in records:
-            entry = _entry(record)
-            known = session.first(_LEDGER, {"source": SOURCE, "kind": "audit", "source_key": _ledger_key(record)})
-            if (
-                known is None
-                and record.decision_id is not None
-                and session.first(_DECISION, {"decision_id": record.decision_id})
-            ):
-                why = "the store has an audit of this decision already; the store keeps that one"
-                outcome.refused.append(Note("task_audits", str(record.source_id), why))
-            elif known is None:
-                fresh.setdefault(record.task_id, []).append((record, entry))
-            elif known is not None and known[0].rpartition(" ")[2] != entry.digest():
-                why = "another entry came in under this number; the store keeps that one"
-                outcome.refused.append(Note("task_audits", str(record.source_id), why))
-        time = session.now()
-        for pairs in fresh.values():
-            added = append_many(session, [entry for _, entry in pairs])
-            for (record, entry), audit in zip(pairs, added, strict=True):
-                row = {
-                    "source": SOURCE,
-                    "kind": "audit",
-                    "source_key": _ledger_key(record),
-                    "our_key": f"{audit.audit_id} {entry.digest()}",
-                    "imported_at": time,
-                }
-                session.insert(ImportLedgerEntry, row)
-            outcome.imported += len(pairs)
+        for position, record in enumerate(records):
+            why: str | None = None
+            try:
+                entry = _entry(record)
+            except InvalidValueError as error:
+                why = str(error)
+            else:
+                known = ledger.get(_ledger_key(record))
+                if known is not None:
+                    if known.rpartition(" ")[2] != entry.digest():
+                        why = "another entry came in under this number; the store keeps that one"
+                elif record.task_id not in tasks:
+                    why = "its task was set aside"
+                elif record.decision_id in decided:
+                    why = "the store has an audit of this decision already; the store keeps that one"
+                else:
+                    fresh.setdefault(record.task_id, []).append((record, entry))
+            if why is not None:
+                outcome.refused[position] = Note("task_audits", str(record.source_id), why)
+        try:
+            outcome.imported = _append(session, list(fresh.values()))
+        except (AlreadyExistsError, IntegrityViolation):
+            # Both looked before either had written; of the later one's batch nothing is stored.
+            why = "somebody else writes the same audits, another import perhaps; run this one again afterwards"
+            raise ConflictError("import", SOURCE, why) from None
         return outcome
 
     @writes
@@ -324,11 +382,32 @@ class Loader(Repository[F]):
             "counts": {**counts},
             "progress": {},
         }
-        _add(session, MaintenanceRun, row)
+        session.execute(_unless_taken(MaintenanceRun), _whole(MaintenanceRun, row))
+
+
+def _append(session: Session, chains: Sequence[Sequence[tuple[AuditRecord, Entry]]]) -> int:
+    """Add the entries of each task to its chain, enter them into the ledger, and return how many there were."""
+    time = session.now()
+    came_in: list[dict[str, Any]] = []
+    for pairs in chains:
+        added = append_many(session, [entry for _, entry in pairs])
+        came_in += (
+            {
+                "source": SOURCE,
+                "kind": "audit",
+                "source_key": _ledger_key(record),
+                "our_key": f"{audit.audit_id} {entry.digest()}",
+                "imported_at": time,
+            }
+            for (record, entry), audit in zip(pairs, added, strict=True)
+        )
+    session.execute_many(_ENTER, came_in)
+    return len(came_in)
 
 
 def _entry(record: AuditRecord) -> Entry:
-    return Entry(
+    """Make the entry; InvalidValueError for what the trail would refuse, while nothing of the chain is written yet."""
+    entry = Entry(
         task_id=record.task_id,
         event_type=record.event_type,
         created_at=record.created_at,
@@ -340,6 +419,12 @@ def _entry(record: AuditRecord) -> Entry:
         supervisor_processed_at=record.supervisor_processed_at,
         verdict_id=record.verdict_id,
     )
+    for name, value in entry.values().items():
+        gate = AUDITS.c[name].type
+        assert isinstance(gate, Gate)
+        if value is not None:
+            gate.check(value, name)
+    return entry
 
 
 def _ledger_key(record: AuditRecord) -> str:
@@ -347,46 +432,124 @@ def _ledger_key(record: AuditRecord) -> str:
     return f"{record.task_id}/{record.source_id}"
 
 
-def _batches(items: Iterator[T]) -> Iterator[list[T]]:
+def _with_origin(metadata: Mapping[str, Any] | None, kept: Mapping[str, object]) -> dict[str, Any]:
+    """Return the metadata with what has no field here, under the reader's key or the next one that is free."""
+    free = dict(metadata or {})
+    there = {name: value for name, value in kept.items() if value is not None}
+    if there:
+        name, number = ORIGIN_KEY, 0
+        while name in free:
+            number += 1
+            name = f"{ORIGIN_KEY}_{number}"
+        free[name] = there
+    return free
+
+
+def _batches(items: Iterator[Item]) -> Iterator[list[Item]]:
     while batch := list(islice(items, BATCH)):
         yield batch
 
 
-_INSERTS: dict[type[Base], Statement[Any]] = {}
+class _Row:
+    """A row to be written, and what the report calls it."""
+
+    __slots__ = ("key", "table", "values")
+
+    def __init__(self, table: str, key: str, values: Mapping[str, Any]) -> None:
+        self.table = table
+        self.key = key
+        self.values = values
 
 
-def _add(session: Session, model: type[Base], values: Mapping[str, Any]) -> int:
-    """Insert a row unless one of its unique keys is taken; return how many rows that made."""
-    table = model.table()
-    columns = [column for column in table.columns if not numbered_by_database(column)]
-    statement = _INSERTS.get(model)
+def _add(session: Session, model: type[Base], rows: Mapping[int, _Row], outcome: Outcome) -> None:
+    """Insert the rows whose unique keys are free, in one round trip; a row with a refused value is set aside."""
+    statement = _unless_taken(model)
+    try:
+        outcome.imported += session.execute_many(statement, [_whole(model, row.values) for row in rows.values()])
+    except InvalidValueError:
+        # It was raised before anything was sent, and does not tell the row.
+        for position, row in rows.items():
+            try:
+                outcome.imported += session.execute(statement, _whole(model, row.values))
+            except InvalidValueError as error:
+                outcome.refused[position] = Note(row.table, row.key, str(error))
+
+
+def _add_project(session: Session, row: dict[str, Any]) -> int:
+    """Insert the project unless it is there; of two projects with one name this one is renamed."""
+    project_id, name = str(row["id"]), str(row["name"])
+    number = 1
+    while not session.execute(_unless_taken(Project), _whole(Project, row)):
+        if _found(session, _PROJECTS_THERE, [project_id]):
+            row["name"] = name
+            return 0
+        ending = f" ({project_id})" if number == 1 else f" ({project_id} {number})"
+        row["name"] = name[: NAME_LENGTH - len(ending)] + ending
+        number += 1
+    return 1
+
+
+_inserts: dict[type[Base], Statement[Any]] = {}
+
+
+def _unless_taken(model: type[Base]) -> Statement[Any]:
+    """Return the INSERT of a row that does nothing when one of its unique keys is taken."""
+    statement = _inserts.get(model)
     if statement is None:
-        query = postgresql.insert(table).values({c.name: bindparam(c.name, type_=c.type) for c in columns})
-        statement = _INSERTS[model] = Statement(query.on_conflict_do_nothing())
-    return session.execute(statement, {column.name: values.get(column.name) for column in columns})
+        table = model.table()
+        columns = {c.name: bindparam(c.name, type_=c.type) for c in table.columns if not numbered_by_database(c)}
+        statement = _inserts[model] = Statement(postgresql.insert(table).values(columns).on_conflict_do_nothing())
+    return statement
+
+
+def _whole(model: type[Base], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {column.name: values.get(column.name) for column in model.table().columns}
+
+
+def _asking(key: Column[Any], value: Column[Any], *where: ColumnElement[bool]) -> Statement[Any]:
+    """Return the question which of a batch's keys the store has, and what it has under them."""
+    # As many parameters as a batch has rows, so that the statement is the same each time.
+    keys = [bindparam(f"key_{number}", type_=key.type) for number in range(BATCH)]
+    return Statement(select(key, value).where(key.in_(keys), *where))
+
+
+def _found(session: Session, asking: Statement[Any], keys: Collection[str | None]) -> dict[str, Any]:
+    there = {key: None for key in keys if key is not None}
+    if not there:
+        return {}
+    binds = {f"key_{number}": key for number, key in enumerate(islice(cycle(there), BATCH))}
+    return dict(session.all(asking, binds))
 
 
 _PROJECTS = Project.table()
-_PROJECT: Statement[Any] = Statement(
-    select(_PROJECTS.c.id).where(_PROJECTS.c.id == bindparam("id", type_=_PROJECTS.c.id.type))
+_REPOS = ProjectRepo.table()
+_SESSIONS = Conversation.table()
+_TASKS = Task.table()
+_ENTRIES = ImportLedgerEntry.table()
+_PROJECTS_THERE = _asking(_PROJECTS.c.id, _PROJECTS.c.id)
+_SESSIONS_THERE = _asking(_SESSIONS.c.id, _SESSIONS.c.id)
+_TASKS_THERE = _asking(_TASKS.c.task_id, _TASKS.c.task_id)
+_DECISIONS = _asking(AUDITS.c.decision_id, AUDITS.c.audit_id)
+_LEDGER = _asking(
+    _ENTRIES.c.source_key,
+    _ENTRIES.c.our_key,
+    _ENTRIES.c.source == literal(SOURCE, _ENTRIES.c.source.type),
+    _ENTRIES.c.kind == literal("audit", _ENTRIES.c.kind.type),
 )
+_ENTER: Statement[Any] = Statement(insert_into(ImportLedgerEntry))
 _SET_DEFAULT_REPO: Statement[Any] = Statement(
     update(_PROJECTS)
     .where(
         _PROJECTS.c.id == bindparam("id", type_=_PROJECTS.c.id.type),
         _PROJECTS.c.default_repo_id.is_(None),
         _PROJECTS.c.updated_at == bindparam("imported", type_=_PROJECTS.c.updated_at.type),
+        # A repository that was set aside can be nobody's default.
+        select(_REPOS.c.id)
+        .where(
+            _REPOS.c.project_id == bindparam("id", type_=_PROJECTS.c.id.type),
+            _REPOS.c.repo_id == bindparam("repo", type_=_REPOS.c.repo_id.type),
+        )
+        .exists(),
     )
     .values(default_repo_id=bindparam("repo", type_=_PROJECTS.c.default_repo_id.type))
-)
-_DECISION: Statement[Any] = Statement(
-    select(AUDITS.c.audit_id).where(AUDITS.c.decision_id == bindparam("decision_id", type_=AUDITS.c.decision_id.type))
-)
-_ENTRIES = ImportLedgerEntry.table()
-_LEDGER: Statement[Any] = Statement(
-    select(_ENTRIES.c.our_key).where(
-        _ENTRIES.c.source == bindparam("source", type_=_ENTRIES.c.source.type),
-        _ENTRIES.c.kind == bindparam("kind", type_=_ENTRIES.c.kind.type),
-        _ENTRIES.c.source_key == bindparam("source_key", type_=_ENTRIES.c.source_key.type),
-    )
 )

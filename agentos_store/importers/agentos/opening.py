@@ -12,7 +12,6 @@ import sqlite3
 import stat
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -52,7 +51,7 @@ def state_of(path: Path) -> tuple[tuple[str, int, int], ...]:
     try:
         resolved = path.resolve(strict=True)
         found = [(file.name, file.stat()) for file in (resolved, *_logs(resolved))]
-    except OSError:
+    except (OSError, ValueError):
         return ()
     return tuple((name, about.st_size, about.st_mtime_ns) for name, about in found)
 
@@ -116,7 +115,7 @@ def _logs(path: Path) -> list[Path]:
     return [log for log in beside if log.is_file()]
 
 
-def _copied(path: Path, copy: Path, *, tries: int = 5, pause: Callable[[float], None] = time.sleep) -> Path:
+def _copied(path: Path, copy: Path, *, tries: int = 5) -> Path:
     """Copy the file with its log, as they were at one moment."""
     try:
         for _ in range(tries):
@@ -127,7 +126,7 @@ def _copied(path: Path, copy: Path, *, tries: int = 5, pause: Callable[[float], 
                 return copy
             for stale in _logs(copy):
                 stale.unlink()
-            pause(0.2)
+            time.sleep(0.2)
     except OSError as error:
         raise _unreadable(path, error) from None
     raise UnavailableError("the registry is being written to; stop AgentOS, or import a backup of it")

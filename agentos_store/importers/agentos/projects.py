@@ -11,6 +11,8 @@ from agentos_store.importers.agentos.references import References, pair
 from agentos_store.importers.agentos.report import SetAside
 from agentos_store.importers.agentos.row import Row
 
+NAME_LENGTH: Final = 400
+
 _STATUSES: Final = frozenset({"active", "archived", "deleted"})
 _ROLES: Final = frozenset({"code", "docs", "infra", "mono_subdir"})
 
@@ -115,11 +117,13 @@ def _name(row: Row, references: References, names: str, project_id: str, status:
     if name is None:
         row.repaired("name: it was missing")
         return ""
+    name = row.cut("name", name, NAME_LENGTH)
     if not name or status == "deleted":
         return name
     unique, number = name, 1
     while not references.keys.add(names, unique):
-        unique = f"{name} ({project_id})" if number == 1 else f"{name} ({project_id} {number})"
+        suffix = f" ({project_id})" if number == 1 else f" ({project_id} {number})"
+        unique = name[: NAME_LENGTH - len(suffix)] + suffix
         number += 1
     if unique != name:
         row.repaired(f"name: another project has the name {name!r}, so it became {unique!r}")

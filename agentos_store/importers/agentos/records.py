@@ -6,7 +6,8 @@ each reference names a record that the same registry gives.
 What has no field of its own stays in ``metadata`` (a project's: in ``settings``) under one key, ``"agentos"``; were the
 user's own data to use that key already, it is ``"agentos_1"``, and so on. Beneath it are, each only where there is one:
 ``status`` (the old word, case folded), ``session_id`` (of a session that is gone), ``task_id`` (the task a chat was
-about), ``title`` (the whole of one that was too long), and by its column's name any text that should have been JSON.
+about), and by its
+column's name whatever was too long, the default repository that is gone, and any text that should have been JSON.
 """
 
 from __future__ import annotations

@@ -26,15 +26,19 @@ class References:
         self._known: set[str] = set()
 
     def has_project(self, project_id: str) -> bool:
+        """Tell whether a record is this project."""
         return self._has("project", project_id, self._find_projects)
 
     def has_repo(self, project_id: str, repo_id: str) -> bool:
+        """Tell whether a record is this repository of this project."""
         return self._has("repo", pair(project_id, repo_id), self._find_repos)
 
     def has_session(self, session_id: str) -> bool:
+        """Tell whether a record is this session."""
         return self._has("session", session_id, self._find_sessions)
 
     def has_task(self, task_id: str) -> bool:
+        """Tell whether a record is this task."""
         return self._has("task", task_id, self._find_tasks)
 
     def session_places(self, session_id: str) -> list[tuple[str, int]]:

@@ -54,7 +54,7 @@ _VERSION: Final = re.compile(r"v?([0-9]{1,9})\.([0-9]{1,9})(?:\.([0-9]{1,9}))?",
 _TABLES: Final[Mapping[str, tuple[str, ...]]] = {
     "projects": ("projects",),
     "repositories": ("project_repos",),
-    "sessions": tuple(SESSION_TABLES),
+    "sessions": SESSION_TABLES,
     "tasks": ("tasks",),
     "lineage": ("task_lineage",),
     "audits": ("task_audits",),

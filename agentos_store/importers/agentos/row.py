@@ -11,7 +11,7 @@ from typing import Final
 from agentos_store.importers.agentos.jsontext import JSON, UNSTORABLE, parse_json, scrub
 from agentos_store.importers.agentos.report import Repair, SetAside
 from agentos_store.importers.agentos.source import Found, Value
-from agentos_store.importers.agentos.times import EPOCH, parse_time
+from agentos_store.importers.agentos.times import EPOCH, LATEST, parse_time
 
 ORIGIN_KEY: Final = "agentos"
 """Where in the free JSON of a record stands what has no field of its own."""
@@ -40,6 +40,7 @@ class Row:
 
     @property
     def repairs(self) -> tuple[Repair, ...]:
+        """What has been repaired so far."""
         return tuple(self._repairs)
 
     def repaired(self, what: str) -> None:
@@ -53,9 +54,11 @@ class Row:
         self._origin[name] = value
 
     def has_column(self, column: str) -> bool:
+        """Tell whether the table has the column at all."""
         return column in self._values
 
     def is_null(self, column: str) -> bool:
+        """Tell whether there is nothing in the column."""
         return self._values.get(column) is None
 
     def text(self, column: str) -> str | None:
@@ -73,6 +76,15 @@ class Row:
             raise SetAside(f"it has no {column}")
         return self._usable(column, text)
 
+    def required(self, column: str, length: int) -> str:
+        """Return a text that is not empty nor longer than that; set the row aside when there is none."""
+        text = self.text(column)
+        if not text:
+            raise SetAside(f"it has no {column}")
+        if len(text) > length:
+            raise SetAside(f"its {column} is longer than {length} characters")
+        return text
+
     def reference(self, column: str) -> str | None:
         """Return a key of the store or None; one that can be none is dropped and noted."""
         text = self.text(column)
@@ -81,9 +93,17 @@ class Row:
         try:
             return self._usable(column, text)
         except SetAside as aside:
-            self.repaired(f"{aside.reason}, so it is left out")
+            self.repaired(f"{aside.reason}, so it is left out: {text[:1000]!r}")
             self.keep(column, text)
             return None
+
+    def cut(self, column: str, text: str, length: int) -> str:
+        """Return as much of the text as its field holds; all of it is kept."""
+        if len(text) <= length:
+            return text
+        self.repaired(f"{column}: it was cut to {length} characters; all of it is kept")
+        self.keep(column, text)
+        return text[:length]
 
     def word(self, column: str) -> str:
         """Return a word of an enumeration, case folded; empty when there is none."""
@@ -201,7 +221,7 @@ def ulid_time(identifier: str) -> dt.datetime | None:
     for letter in identifier[:10]:
         milliseconds = milliseconds * 32 + _CROCKFORD.index(letter)
     try:
-        return EPOCH + dt.timedelta(milliseconds=milliseconds)
+        return min(EPOCH + dt.timedelta(milliseconds=milliseconds), LATEST)
     except OverflowError:
         return None
 

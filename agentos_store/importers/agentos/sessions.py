@@ -11,6 +11,8 @@ from agentos_store.importers.agentos.references import References
 from agentos_store.importers.agentos.report import Repair
 from agentos_store.importers.agentos.row import ORIGIN_KEY, Row, ulid_time
 
+CHANNEL_LENGTH: Final = 100
+
 _CHANNELS: Final = {"chat_sessions": "chat", "webui_sessions": "webui"}
 _RANK: Final = ("webui", "chat")
 """A session of several tables is where people are: an automatic one was made for its task only."""
@@ -30,7 +32,7 @@ def read_session(row: Row, references: References) -> SessionRecord:
     created_at = row.first_time("created_at", updated, otherwise=ulid_time(session_id) or references.around)
     return SessionRecord(
         id=session_id,
-        channel=_CHANNELS.get(row.table) or row.text("channel") or "task",
+        channel=_CHANNELS.get(row.table) or row.cut("channel", row.text("channel") or "task", CHANNEL_LENGTH),
         title=title or None,
         user_id=row.text("user_id") or None,
         created_at=created_at,

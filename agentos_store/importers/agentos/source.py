@@ -198,14 +198,14 @@ class SourceFile:
         virtual = [
             str(table["name"]) for table in tables if str(table["sql"]).lstrip().upper().startswith("CREATE VIRTUAL")
         ]
-        roots = Counter(definition["rootpage"] for definition in definitions if definition["rootpage"])
+        roots = Counter(str(definition["rootpage"]) for definition in definitions if definition["rootpage"])
         for table in tables:
             name = str(table["name"])
             if name.startswith("sqlite_") or name in virtual or _is_shadow(name, virtual):
                 continue
             if UNSTORABLE.search(name):
                 self.problems.append(Problem(_clean(name), "*", "unreadable: its name is damaged"))
-            elif roots[table["rootpage"]] > 1:
+            elif roots[str(table["rootpage"])] > 1:
                 self.problems.append(Problem(name, "*", "unreadable: it shares its first page with another"))
             else:
                 self._read_columns(name)

@@ -13,6 +13,9 @@ from agentos_store.importers.agentos.report import SetAside
 from agentos_store.importers.agentos.row import Row, ulid_time
 
 TITLE_LENGTH: Final = 500
+KIND_LENGTH: Final = 100
+REF_LENGTH: Final = 1000
+REF_BYTES: Final = 1200
 NO_TITLE: Final = "(untitled)"
 NO_REASON: Final = "(not recorded)"
 
@@ -83,9 +86,9 @@ def read_lineage(row: Row, references: References, links: str, before: dt.dateti
     task_id = row.identifier("task_id")
     if not references.has_task(task_id):
         raise SetAside("its task is not in the registry")
-    kind, ref_id = row.text("kind"), row.text("ref_id")
-    if not kind or not ref_id:
-        raise SetAside("it has no " + ("kind" if not kind else "ref_id"))
+    kind, ref_id = row.required("kind", KIND_LENGTH), row.required("ref_id", REF_LENGTH)
+    if len(ref_id.encode()) > REF_BYTES:
+        raise SetAside(f"its ref_id is longer than {REF_BYTES} bytes")
     if not references.keys.add(links, pair(task_id, kind, ref_id)):
         raise SetAside("an earlier row is the same link")
     metadata = row.object("metadata")
@@ -124,11 +127,7 @@ def _title(row: Row) -> str:
     if title is None or not title.strip():
         row.repaired(f"title: it was missing, so it became {NO_TITLE!r}")
         return NO_TITLE
-    if len(title) > TITLE_LENGTH:
-        row.repaired(f"title: it was cut to {TITLE_LENGTH} characters; all of it is in the metadata")
-        row.keep("title", title)
-        return title[:TITLE_LENGTH]
-    return title
+    return row.cut("title", title, TITLE_LENGTH)
 
 
 def _session(row: Row, references: References) -> str | None:

@@ -9,9 +9,15 @@ from decimal import Decimal
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
+EARLIEST = dt.datetime(1, 1, 2, tzinfo=dt.UTC)
+LATEST = dt.datetime(9999, 12, 30, 23, 59, 59, 999999, tzinfo=dt.UTC)
+"""What the store takes: a day from either end of the calendar, where other zones have no dates."""
+
 MILLISECONDS_FROM = 100_000_000_000
 """A number of at least this size counts milliseconds: as seconds it would be after the year 5138, as milliseconds it
 is in March 1973, before there was any AgentOS."""
+
+_OUTSIDE = "outside of the years 1 to 9999"
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]{1,18})?")
 _ISO = re.compile(
@@ -49,9 +55,9 @@ def parse_time(value: object) -> tuple[dt.datetime, bool]:
     moment = dt.datetime.fromisoformat(f"{found['date']} {found['clock'] or '00:00'}")
     moment = moment.replace(microsecond=int(fraction[:6].ljust(6, "0")), tzinfo=_zone(found["offset"]))
     try:
-        moment = moment.astimezone(dt.UTC)
+        moment = _within(moment.astimezone(dt.UTC))
     except OverflowError:
-        raise ValueError("outside of the years 1 to 9999") from None
+        raise ValueError(_OUTSIDE) from None
     return moment, bool(found["offset"] and found["zulu"]) or bool(fraction[6:].strip("0"))
 
 
@@ -66,6 +72,12 @@ def _zone(offset: str | None) -> dt.timezone:
 def _from_epoch(number: Decimal) -> dt.datetime:
     unit = 1_000 if abs(number) >= MILLISECONDS_FROM else 1_000_000
     try:
-        return EPOCH + dt.timedelta(microseconds=round(number * unit))
+        return _within(EPOCH + dt.timedelta(microseconds=round(number * unit)))
     except OverflowError:
-        raise ValueError("outside of the years 1 to 9999") from None
+        raise ValueError(_OUTSIDE) from None
+
+
+def _within(moment: dt.datetime) -> dt.datetime:
+    if EARLIEST <= moment <= LATEST:
+        return moment
+    raise ValueError(_OUTSIDE)

@@ -1,0 +1,69 @@
+"""The connection to SQLite as sessions use it: prepared statements in, rows out."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+
+from agentos_store.engine.capabilities import Capabilities
+from agentos_store.engine.session import Call, Session
+from agentos_store.engine.sqlite.faults import translate
+from agentos_store.engine.statement import Prepared, Statement
+
+M = TypeVar("M")
+
+CAPABILITIES = Capabilities(
+    backend="sqlite",
+    server_version=sqlite3.sqlite_version,
+    data_modifying_cte=False,
+    skip_locked=False,
+    notify=False,
+    advisory_locks=False,
+    row_locks=False,
+    vector_index=False,
+)
+
+DIALECT = SQLiteDialect_pysqlite()
+_prepared: dict[Statement[Any], Prepared[Any]] = {}
+
+
+class SQLiteConnection:
+    """A driver connection that runs prepared statements."""
+
+    __slots__ = ("raw",)
+    capabilities = CAPABILITIES
+
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self.raw = raw
+
+    def session(self, call: Call) -> Session:
+        """Return a session that may write."""
+        return Session(self, call)
+
+    def prepared(self, statement: Statement[M]) -> Prepared[M]:
+        """Return the statement as it is compiled for SQLite."""
+        found = _prepared.get(statement)
+        if found is None:
+            found = statement.prepare(DIALECT, None)
+            if statement.lasting:
+                _prepared[statement] = found
+        return found
+
+    def execute(self, prepared: Prepared[Any], values: list[object]) -> tuple[list[Any], int]:
+        """Execute and fetch everything."""
+        try:
+            cursor = self.raw.execute(prepared.text, values)
+            rows = cursor.fetchall()
+        except sqlite3.Error as error:
+            raise translate(error) from None
+        return rows, len(rows) or cursor.rowcount
+
+    def execute_many(self, prepared: Prepared[Any], values: Sequence[list[object]]) -> int:
+        """Execute once for each list of values."""
+        try:
+            return self.raw.executemany(prepared.text, values).rowcount
+        except sqlite3.Error as error:
+            raise translate(error) from None

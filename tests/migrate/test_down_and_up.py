@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, ForeignKeyConstraint, Table
+
+from agentos_store import ensure_migrations
+from agentos_store.engine.version import HEAD
+from agentos_store.migrate.catalogue_postgresql import read_postgresql
+from agentos_store.migrate.catalogue_sqlite import Facts, read_sqlite
+from agentos_store.migrate.drift import find_drift
+from agentos_store.migrate.locked import locked_connection
+from agentos_store.migrate.revisions import known
+from agentos_store.migrate.target import Target
+from agentos_store.migrate.upgrade import downgrade
+from agentos_store.models import metadata
+from agentos_store.types import Boolean, Choice, ExactJSON, Float64, Int64, JSONValue, Money, UTCDateTime
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+def value(column: Column[Any], number: int) -> object:
+    """Return a value that the column takes, another one for each row where the type has room for it."""
+    kind = column.type
+    if isinstance(kind, Choice):
+        return kind.values[0]
+    if isinstance(kind, JSONValue):
+        return {"array": [number, "天气"], "object": {"number": number}}.get(kind.kind or "", number)
+    found = {
+        Boolean: number % 2 == 0,
+        Int64: 1,
+        Float64: number + 0.5,
+        Money: Decimal("1.25"),
+        UTCDateTime: dt.datetime(2026, 10, 21, 9, 30, number, tzinfo=dt.UTC),
+        ExactJSON: {"number": number, "text": "\0"},
+    }
+    return found.get(type(kind), f"{column.name} {number}")
+
+
+def late_keys(table: Table) -> list[ForeignKeyConstraint]:
+    """Return the foreign keys that close a circle: their values are filled in when all rows are there."""
+    return [key for key in table.foreign_key_constraints if key.use_alter]
+
+
+def row(table: Table, number: int) -> dict[str, Any]:
+    found = {
+        column.name: value(column, number)
+        for column in table.columns
+        if column is not table.autoincrement_column or not isinstance(column.type, Int64)
+    }
+    for key in table.foreign_key_constraints:
+        for element in key.elements:
+            if element.parent.primary_key and key.use_alter:
+                continue
+            found[element.parent.name] = None if key.use_alter else value(element.column, number)
+    return found
+
+
+def fill(target: Target) -> None:
+    with locked_connection(target) as locked:
+        connection = locked.execution_options(schema_translate_map={None: target.schema})
+        for table in metadata.sorted_tables:
+            connection.execute(table.insert(), [row(table, number) for number in (1, 2)])
+        for table in metadata.sorted_tables:
+            for key in late_keys(table):
+                for number in (1, 2):
+                    (own,) = table.primary_key.columns
+                    given = {element.parent.name: value(element.column, number) for element in key.elements}
+                    given.pop(own.name, None)
+                    connection.execute(table.update().where(own == value(own, number)).values(given))
+
+
+def read_rows(target: Target, execute: Callable[..., Any], facts: Facts) -> Rows:
+    rows: Rows = {}
+    for name in sorted({table for table, what in facts if what == "table"}):
+        columns = sorted(what.split()[1] for table, what in facts if table == name and what.startswith("column "))
+        listed = ", ".join(f'"{column}"' for column in columns)
+        found = [dict(zip(columns, each, strict=True)) for each in execute(target, f"SELECT {listed} FROM {name}")]
+        rows[name] = sorted(found, key=repr)
+    return rows
+
+
+def read_facts(target: Target, connect: Callable[[Target], Any]) -> Facts:
+    if target.path is not None:
+        with connect(target) as raw:
+            return read_sqlite(raw)
+    from agentos_store.engine.postgresql.backend import lent_engine
+
+    assert target.schema is not None
+    with lent_engine(target.url, target.settings) as engine, engine.connect() as connection:
+        return read_postgresql(connection, target.schema)
+
+
+@pytest.mark.parametrize("revision", [None, *known()[:-1]])
+def test_every_revision_descends_and_climbs_again_with_rows_in_every_table(
+    empty_target: Target, execute: Callable[..., Any], connect: Callable[[Target], Any], revision: str | None
+) -> None:
+    if revision is not None:
+        ensure_migrations(empty_target.url, revision=revision)
+    lower = read_facts(empty_target, connect)
+    ensure_migrations(empty_target.url)
+    fill(empty_target)
+    upper = read_facts(empty_target, connect)
+    before = read_rows(empty_target, execute, upper)
+    assert {name: len(found) for name, found in before.items()} == dict.fromkeys(metadata.tables, 2)
+
+    assert downgrade(empty_target, revision) == len([step for step in known() if revision is None or step > revision])
+    assert empty_target.revision() == revision
+    assert read_facts(empty_target, connect) == lower
+    survived = read_rows(empty_target, execute, lower)
+    assert survived == {
+        name: [{column: each[column] for column in found[0]} for each in before[name]]
+        for name, found in survived.items()
+    }
+
+    ensure_migrations(empty_target.url)
+    assert empty_target.revision() == HEAD
+    assert find_drift(empty_target, alone=True) == []
+    after = read_rows(empty_target, execute, upper)
+    # A column that was gone in between is empty; what was there all along is as it was.
+    for name, found in survived.items():
+        assert [{**each, **dict.fromkeys(each.keys() - found[0].keys())} for each in before[name]] == after[name]
+    assert all(after[name] == [] for name in after.keys() - survived.keys())
+
+
+def test_descending_from_nothing_does_nothing(empty_target: Target) -> None:
+    assert downgrade(empty_target, None) == 0
+
+
+def test_descending_to_where_it_is_does_nothing(target: Target) -> None:
+    assert downgrade(target, HEAD) == 0
