@@ -13,7 +13,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from agentos_store import StoreError
-from agentos_store.cli import audit, database, demonstration, imports, lineage, status, tasks
+from agentos_store.cli import audit, database, demonstration, imports, inbox, lineage, status, tasks, verdicts
 from agentos_store.cli.exits import INTERRUPTED, READER_GONE, UNAVAILABLE, WRONG_USAGE, exit_code
 from agentos_store.cli.output import ReaderGoneError, complain, echo
 from agentos_store.cli.where import Where
@@ -31,6 +31,8 @@ app.add_typer(database.app, name="db")
 app.add_typer(imports.app, name="import")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(audit.app, name="audit")
+app.add_typer(verdicts.app, name="verdicts")
+app.add_typer(inbox.app, name="inbox")
 app.command("lineage")(lineage.lineage)
 app.command("status")(status.status)
 app.command("demo")(demonstration.demo)

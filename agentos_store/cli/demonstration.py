@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import URL
 
-from agentos_store.cli import audit, database, imports, lineage, status, tasks
+from agentos_store.cli import audit, database, dependencies, imports, inbox, lineage, status, tasks
 from agentos_store.cli.output import console, echo, visible
 from agentos_store.cli.where import Where
 from agentos_store.errors import InvalidValueError
@@ -51,6 +51,10 @@ def demo(
     tasks.show(context, chosen)
     _say(f"agentos-store --url {url} lineage {chosen}")
     lineage.lineage(context, chosen)
+    _say(f"agentos-store --url {url} tasks graph {chosen} --depth 2")
+    dependencies.graph(context, chosen, depth=2)
+    _say(f"agentos-store --url {url} inbox backlog")
+    inbox.backlog(context)
     _say(f"agentos-store --url {url} audit verify")
     audit.verify(context)
     echo(f"\nThe files are in {folder}; try the commands above on them.")

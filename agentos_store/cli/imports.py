@@ -22,9 +22,15 @@ def agentos(
     keep_status: Annotated[
         bool, typer.Option("--keep-status", help="Let tasks that waited or ran arrive pending and running, not paused.")
     ] = False,
+    export_rest: Annotated[
+        Path | None,
+        typer.Option(
+            "--export-rest", help="Write what has no place in the store, or none yet, to this new JSONL file."
+        ),
+    ] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Import an AgentOS registry: projects, repositories, sessions, tasks, lineage, audits. It is only read.
+    """Import an AgentOS registry: projects, sessions, and tasks with all that belongs to them. It is only read.
 
     A second run changes nothing; a run that was interrupted is simply repeated.
     """
@@ -40,7 +46,9 @@ def agentos(
                 shown[kind] = bars.add_task(kind, total=total)
             bars.update(shown[kind], completed=done, total=total)
 
-        report = load_registry(store, registry, str(path), keep_status=keep_status, progress=progress)
+        report = load_registry(
+            store, registry, str(path), keep_status=keep_status, progress=progress, export_rest=export_rest
+        )
     if as_json:
         print_json(report.to_dict())
     else:
@@ -66,6 +74,8 @@ def print_report(report: ImportReport) -> None:
         if tables:
             names = ", ".join(f"{table} {count:,}" for table, count in tables.items())
             echo(f"{title}: {names}")
+    if report.exported:
+        echo(f"Exported: {sum(report.exported.values()):,} rows of {len(report.exported):,} tables")
 
 
 def _bars(*, quiet: bool) -> Progress:

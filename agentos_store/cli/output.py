@@ -119,6 +119,11 @@ def shown(value: object) -> str:
     return str(value)
 
 
+def as_text(value: object) -> str:
+    """Return a value as people read it, lists and objects as JSON."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else shown(value)
+
+
 def visible(text: str) -> str:
     """Return the text in one line, without control characters and others that do not show."""
     return text if text.isprintable() else "".join(each if each.isprintable() else " " for each in text)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import typer
 
+from agentos_store.cli.inbox import print_backlog
 from agentos_store.cli.output import AsJSON, print_json, print_table, size
 from agentos_store.cli.where import where
 
@@ -14,8 +15,9 @@ def status(context: typer.Context, as_json: AsJSON = False) -> None:
     """Show where the database stands: revision, size, rows, tasks by status."""
     with where(context).open() as store:
         found = store.status()
+        backlog = store.inbox.backlog()
     if as_json:
-        print_json(asdict(found))
+        print_json({**asdict(found), "inbox": asdict(backlog)})
         return
     facts = [
         ("database", found.location),
@@ -31,3 +33,5 @@ def status(context: typer.Context, as_json: AsJSON = False) -> None:
         most = by_count[0][1]
         rows = [(name, count, "█" * max(1, round(30 * count / most))) for name, count in by_count]
         print_table("Tasks", ["status", "tasks", ""], rows, right=["tasks"])
+    if backlog.by_status:
+        print_backlog(backlog)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from agentos_store.cli.output import AsJSON, echo, print_json, print_table, short, shown
+from agentos_store.cli import dependencies
+from agentos_store.cli.output import AsJSON, as_text, echo, print_json, print_table, short
 from agentos_store.cli.where import where
 
 app = typer.Typer(help="Tasks.", no_args_is_help=True)
+app.command("graph")(dependencies.graph)
+
+MOST = 100
+"""Dependencies, scopes and artifacts that are shown with a task."""
 
 
 @app.command("list")
@@ -57,18 +61,40 @@ def show(
         task = store.tasks.get(task_id)
         history = store.tasks.history(task_id)
         audits = store.audits.count(task_id=task_id)
+        needs = store.tasks.list_dependencies(task_id=task_id, limit=MOST).items
+        needed_by = store.tasks.list_dependencies(depends_on_task_id=task_id, limit=MOST).items
+        scopes = store.tasks.list_scopes(task_id=task_id, limit=MOST).items
+        artifacts = store.tasks.list_artifacts(task_id=task_id, limit=MOST).items
+        verdict = store.verdicts.latest(task_id)
     if as_json:
         steps = [
             {name: getattr(step, name) for name in ("audit_id", "origin", "to", "at", "by", "reason")}
             for step in history
         ]
-        print_json({**task.to_dict(), "history": steps, "audits": audits})
+        around = {
+            "depends_on": [link.to_dict() for link in needs],
+            "needed_by": [link.to_dict() for link in needed_by],
+            "scopes": [scope.to_dict() for scope in scopes],
+            "artifacts": [artifact.to_dict() for artifact in artifacts],
+            "latest_verdict": None if verdict is None else verdict.to_dict(),
+        }
+        print_json({**task.to_dict(), "history": steps, "audits": audits, **around})
         return
-    values = [(name, _text(value)) for name, value in task.to_dict().items() if value not in (None, "", {}, [])]
+    values = [(name, as_text(value)) for name, value in task.to_dict().items() if value not in (None, "", {}, [])]
     print_table(short(task.title), ["field", "value"], values)
     rows = [(step.at, step.origin, step.to, step.by, step.reason) for step in history]
     print_table(f"History ({audits} audits)", ["at", "from", "to", "by", "reason"], rows)
-
-
-def _text(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else shown(value)
+    links = [("depends on", link.dependency_type, link.depends_on_task_id, link.reason) for link in needs]
+    links += [("needed by", link.dependency_type, link.task_id, link.reason) for link in needed_by]
+    if links:
+        print_table("Dependencies", ["", "type", "task", "reason"], links, whole=["", "type", "task"])
+    if scopes:
+        touched = [(scope.repo_id, scope.scope, ", ".join(map(str, scope.path_filters))) for scope in scopes]
+        print_table("May touch", ["repository", "scope", "paths"], touched)
+    if artifacts:
+        made = [(each.ref_type, each.ref_value, each.repo_id, short(each.summary or "")) for each in artifacts]
+        print_table("Artifacts", ["type", "value", "repository", "summary"], made, whole=["type"])
+    if verdict is not None:
+        reasons = "; ".join(as_text(reason) for reason in verdict.reasons_json)
+        said = [(verdict.decision, verdict.created_at, verdict.triggered_by, short(reasons, 100))]
+        print_table("Latest verdict", ["decision", "at", "by", "reasons"], said)

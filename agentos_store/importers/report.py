@@ -50,6 +50,8 @@ class ImportReport:
     """Rows of tables that have a place in the store, but no importer so far."""
     no_place: Mapping[str, int] = field(default_factory=dict)
     """Rows of tables that the store has no place for."""
+    exported: Mapping[str, int] = field(default_factory=dict)
+    """Rows of both that were written to a file, by table."""
     repairs: list[Note] = field(default_factory=list)
     set_aside: list[Note] = field(default_factory=list)
     unlisted: int = 0
@@ -74,7 +76,8 @@ class ImportReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data."""
-        return {**asdict(self), "not_yet": dict(self.not_yet), "no_place": dict(self.no_place)}
+        tables = {name: dict(getattr(self, name)) for name in ("not_yet", "no_place", "exported")}
+        return {**asdict(self), **tables}
 
     def _list(self, notes: list[Note], note: Note) -> None:
         if len(notes) < LISTED:

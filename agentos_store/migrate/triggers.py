@@ -12,7 +12,10 @@ from sqlalchemy import MetaData
 
 from agentos_store.types import ExactJSON, JSONValue
 
-APPEND_ONLY = {"task_audits": ("tasks", "task_id", "audit_pruning_permits")}
+APPEND_ONLY = {
+    "task_audits": ("tasks", "task_id", "audit_pruning_permits"),
+    "guardian_verdicts": ("tasks", "task_id", "audit_pruning_permits"),
+}
 """By append-only table: its parent, the key of both, and the table whose rows permit pruning."""
 
 

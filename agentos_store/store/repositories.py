@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
+from agentos_store.governance.inbox import InboxRepository
+from agentos_store.governance.verdicts import VerdictRepository
 from agentos_store.operation import F, Repository, Runner
 from agentos_store.projects.repository import ProjectRepository
 from agentos_store.tasks.audits import AuditRepository
@@ -27,6 +29,10 @@ class Repositories(Generic[F]):
         """What tasks come from, and what they led to."""
         self.audits: AuditRepository[F] = AuditRepository(runner, asynchronous=asynchronous)
         """What happened to tasks, chained."""
+        self.verdicts: VerdictRepository[F] = VerdictRepository(runner, asynchronous=asynchronous)
+        """What guardians decided about tasks."""
+        self.inbox: InboxRepository[F] = InboxRepository(runner, asynchronous=asynchronous)
+        """Events that the supervisor looks at, each once."""
 
     def bind(self, repository: type[T]) -> T:
         """Return a repository of one's own, bound to this store: ``store.bind(MyRepository[Blocking])``.

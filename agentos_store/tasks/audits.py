@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, literal, select
@@ -12,6 +13,7 @@ from agentos_store.engine.statement import Statement
 from agentos_store.errors import InvalidValueError, NotFoundError
 from agentos_store.operation import F, Repository, reads, reads_together, repeatable, walks, writes_once
 from agentos_store.page import DEFAULT_LIMIT, Filter, Listing, Page, at_least, below, equals
+from agentos_store.tasks.decisions import Decision, DecisionLag, decision_lag, decisions_of
 from agentos_store.tasks.models import TaskAudit
 from agentos_store.tasks.trail import AUDITS, Entry, append
 from agentos_store.tasks.verification import Verification, verify_chains
@@ -184,6 +186,22 @@ class AuditRepository(Repository[F]):
         return _PREFIX_LISTING.count(
             session, filters | {"event_prefix": event_prefix, "event_prefix_end": event_prefix}
         )
+
+    @reads
+    def decision_trace(self, session: Session, task_id: str) -> Sequence[Decision]:
+        """Return the decisions about a task in the order in which they were recorded, each with its lag."""
+        return decisions_of(session, task_id)
+
+    @reads_together
+    def decision_lag(
+        self,
+        session: Session,
+        *,
+        created_after: dt.datetime | None = None,
+        created_before: dt.datetime | None = None,
+    ) -> DecisionLag:
+        """Return how long decisions took, from the event to its processing: count, median, 95th percentile, longest."""
+        return decision_lag(session, created_after, created_before)
 
     @reads_together
     def verify(self, session: Session, task_id: str | None = None) -> Verification:

@@ -56,7 +56,7 @@ class LineageGraph:
         names = {node.id: f"n{number}" for number, node in enumerate(self.nodes)}
         lines = ["flowchart LR"]
         for node in self.nodes:
-            label, kind = _escaped(node.label), _escaped(node.kind)
+            label, kind = mermaid_text(node.label), mermaid_text(node.kind)
             text = f"{label}<br/>{kind}" if node.type == "task" else f"{kind}<br/>{label}"
             shape = ("[", "]") if node.type == "task" else ("(", ")")
             lines.append(f'    {names[node.id]}{shape[0]}"{text}"{shape[1]}')
@@ -112,7 +112,7 @@ def _ref_id(kind: str, ref_id: str) -> str:
     return f"ref:{kind.replace('%', '%25').replace(':', '%3A')}:{ref_id}"
 
 
-def _escaped(text: str) -> str:
+def mermaid_text(text: str) -> str:
     """Return the text so that Mermaid shows it as it is.
 
     Quotes end a label, backticks begin Markdown, ``%%{`` a directive wherever it stands, ``<`` a tag: so every ASCII

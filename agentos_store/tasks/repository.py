@@ -14,8 +14,9 @@ from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, build_model, plain_json
 from agentos_store.engine.violations import IntegrityViolation, explain
 from agentos_store.errors import AlreadyExistsError, ConflictError, InvalidValueError, NotFoundError
-from agentos_store.operation import F, Repository, reads, reads_together, repeatable, walks, writes, writes_once
+from agentos_store.operation import F, reads, reads_together, repeatable, walks, writes, writes_once
 from agentos_store.page import DEFAULT_LIMIT, Listing, Page, at_least, below, contains, equals
+from agentos_store.tasks.links import TaskLinks
 from agentos_store.tasks.models import Task, TaskAudit, TaskAuditHead
 from agentos_store.tasks.transition import EVENT_TYPE, GET, Step, take
 from agentos_store.types import Text
@@ -69,7 +70,7 @@ class AgentTaskStats:
     """Seconds, of those that completed; None while there are none."""
 
 
-class TaskRepository(Repository[F]):
+class TaskRepository(TaskLinks[F]):
     """Tasks: units of work, from the wish to the result."""
 
     name = "tasks"

@@ -58,6 +58,9 @@ _REPOS: Final = (
     ("infra", "infra_terraform", ".", "infra"),
 )
 
+_WORDS: Final[Mapping[str, str]] = {"approve": "PASS", "reject": "FAIL", "warn": "NEEDS_CHANGES"}
+_REASON: Final = json.dumps({"findings": [{"category": "RISK_RUNTIME"}]})
+
 _SHARED_COMMIT: Final = "b91d607700e59390d88a141e20f5be89732c6405"
 
 _BOTH: Final = """
@@ -123,6 +126,22 @@ kb_embeddings: chunk_id TEXT, embedding BLOB, model_name TEXT, created_at TEXT
 """
 
 
+DOMAINS: Final = (
+    "projects",
+    "repos",
+    "sessions",
+    "tasks",
+    "lineage",
+    "audits",
+    "dependencies",
+    "scopes",
+    "artifacts",
+    "verdicts",
+    "inbox",
+)
+"""The domains that the importer reads, in its order."""
+
+
 @dataclass
 class Expected:
     """What an import of one domain is to find."""
@@ -147,8 +166,10 @@ def make_registry(
     """Make a registry in a new file and return its manifest.
 
     ``row_counts``: by table. ``flaws``: a sentence for each. ``expected``: by domain (projects, repos, sessions, tasks,
-    lineage, audits) the numbers of ``Expected``. ``task_ids``: in the order of making, without those of flawed tasks.
-    ``shared_artifact`` and ``shared_commit``: references that several tasks have in their lineage and artifacts.
+    lineage, audits, dependencies, scopes, artifacts, verdicts, inbox) the numbers of ``Expected``. ``task_ids``: in the
+    order of making, without those of flawed tasks. ``shared_artifact`` and ``shared_commit``: references that several
+    tasks have in their lineage and artifacts. ``inbox_status_counts``: what an import makes of the inbox.
+    ``unused_assignments``: how many assignments of guardians no verdict takes along.
     """
     made = _Maker(Path(path), shape=shape, seed=seed)
     try:
@@ -180,7 +201,9 @@ class _Maker:
         self.random = random.Random(seed)
         self.columns: dict[str, list[str]] = {}
         self.counts: Counter[str] = Counter()
-        self.expected = {name: Expected() for name in ("projects", "repos", "sessions", "tasks", "lineage", "audits")}
+        self.expected = {name: Expected() for name in DOMAINS}
+        self.inbox_counts: Counter[str] = Counter()
+        self.unused_assignments = 0
         self.flaw_list: list[str] = []
         self.task_ids: list[str] = []
         self.clock = START
@@ -222,6 +245,8 @@ class _Maker:
             "task_ids": self.task_ids,
             "shared_artifact": "shared-requirements-doc",
             "shared_commit": _SHARED_COMMIT,
+            "inbox_status_counts": dict(sorted(self.inbox_counts.items())),
+            "unused_assignments": self.unused_assignments,
         }
 
     # -- a believable registry
@@ -377,15 +402,9 @@ class _Maker:
             self.audit(task_id, f"STATE_TRANSITION_{new.upper()}", transition)
         if "running" in steps:
             self.supervised(task_id)
-        self.insert(
-            "task_repo_scope",
-            task_id=task_id,
-            repo_id=repo_id,
-            scope=("full", "paths", "read_only")[number % 3],
-            path_filters=json.dumps(["src/**", "文档/**"]) if number % 3 == 1 else None,
-            created_at=_naive(self.later(0.1)),
-            metadata='{"auto_generated": true}',
-        )
+        scope = ("full", "paths", "read_only")[number % 3]
+        self.scope(task_id, repo_id, scope, json.dumps(["src/**", "文档/**"]) if scope == "paths" else None)
+        self.expect("scopes")
         if number:
             self.depends(task_id, self.task_ids[(number - 1) // 2], ("blocks", "requires", "suggests")[number % 3])
 
@@ -449,23 +468,33 @@ class _Maker:
             source_event_ts=seen.isoformat(),
             supervisor_processed_at=(seen + dt.timedelta(seconds=2)).isoformat(),
         )
+        # Some events wait still, and some went wrong.
+        status = ("processed", "pending", "processed", "failed")[self.counts["supervisor_inbox"] % 4]
+        self.event(event, task_id, status, seen)
+
+    def event(
+        self, event: str, task_id: str, status: str, seen: dt.datetime, *, found: str | None = None, **values: object
+    ) -> None:
+        """Add an event to the inbox; ``status`` is the word that it is to arrive with, ``found`` one that is wrong."""
         payload = json.dumps({"任务": task_id, "ts": seen.isoformat()}, ensure_ascii=False)
-        self.insert(
-            "supervisor_inbox",
-            event_id=event,
-            id=event,
-            task_id=task_id,
-            event_type="TASK_STEP_COMPLETED",
-            source="polling",
-            payload=payload,
-            payload_json=payload,
-            event_ts=seen.isoformat(),
-            received_at=seen.isoformat(),
-            created_at=seen.isoformat(),
-            processed_at=seen.isoformat(),
-            status="completed" if self.agentos else "processed",
-            retry_count=0,
-        )
+        given: dict[str, object] = {
+            "event_type": "TASK_STEP_COMPLETED",
+            "source": "polling",
+            "payload": payload,
+            "payload_json": payload,
+            "event_ts": seen.isoformat(),
+            "received_at": seen.isoformat(),
+            "created_at": seen.isoformat(),
+            "processed_at": seen.isoformat() if status == "processed" else None,
+            "status": found or ("completed" if self.agentos and status == "processed" else status),
+            "error_message": "策略执行失败：超时" if status == "failed" else None,
+            "retry_count": int(status == "failed"),
+            **values,
+        }
+        self.insert("supervisor_inbox", event_id=event, id=event, task_id=task_id, **given)
+        if task_id in self.task_ids:
+            self.expect("inbox")
+            self.inbox_counts[status] += 1
 
     def artifact(self, task_id: str, repo_id: str, ref_type: str, ref_value: str, summary: str) -> None:
         self.insert(
@@ -477,6 +506,18 @@ class _Maker:
             summary=summary,
             created_at=_naive(self.later(0.02)),
             metadata=json.dumps({"author": "李雷", "files_changed": 2}),
+        )
+        self.expect("artifacts")
+
+    def scope(self, task_id: str, repo_id: str, scope: str, filters: str | None) -> None:
+        self.insert(
+            "task_repo_scope",
+            task_id=task_id,
+            repo_id=repo_id,
+            scope=scope,
+            path_filters=filters,
+            created_at=_naive(self.later(0.1)),
+            metadata='{"auto_generated": true}',
         )
 
     def depends(self, task_id: str, on: str, kind: str) -> None:
@@ -490,39 +531,50 @@ class _Maker:
             created_by="auto_detect",
             metadata='{"rule": "artifact_ref"}',
         )
+        self.expect("dependencies")
 
     def governance(self) -> None:
         for number, task_id in enumerate(self.task_ids[::4]):
-            verdict, assignment, now = f"verdict_{self.hex(12)}", f"assignment_{self.hex(12)}", self.later().isoformat()
-            reason = json.dumps({"findings": [{"category": "RISK_RUNTIME"}]})
-            if self.agentos:
-                self.insert(
-                    "guardian_assignments",
-                    assignment_id=assignment,
-                    task_id=task_id,
-                    guardian_code="smoke_test",
-                    created_at=now,
-                    reason_json=reason,
-                    status="COMPLETED",
-                )
-            word = ("PASS", "FAIL", "NEEDS_CHANGES")[number % 3]
-            body = {"flags": [{"type": "覆盖率不足"}] if number % 3 else [], "recommendations": ["补充测试"]}
+            decision = ("approve", "reject", "warn")[number % 3]
+            assignment = self.assignment(task_id)
+            verdict = self.verdict(task_id, decision, assignment)
+            self.expect("verdicts")
+            self.audit(task_id, "GUARDIAN_VERDICT_APPLIED", {"verdict_status": _WORDS[decision]}, verdict_id=verdict)
+
+    def assignment(self, task_id: str) -> str:
+        """Add an assignment of a guardian, where the shape has them."""
+        key, now = f"assignment_{self.hex(12)}", self.later().isoformat()
+        if self.agentos:
             self.insert(
-                "guardian_verdicts",
-                verdict_id=verdict,
-                id=verdict,
-                assignment_id=assignment,
+                "guardian_assignments",
+                assignment_id=key,
                 task_id=task_id,
                 guardian_code="smoke_test",
-                triggered_by="smoke_test",
-                policy_json=reason,
-                decision=("approve", "reject", "warn")[number % 3],
-                reasons_json=json.dumps(body["flags"]),
-                status=word,
                 created_at=now,
-                verdict_json=json.dumps({"verdict_id": verdict, "status": word, **body}, ensure_ascii=False),
+                reason_json=_REASON,
+                status="COMPLETED",
             )
-            self.audit(task_id, "GUARDIAN_VERDICT_APPLIED", {"verdict_status": word}, verdict_id=verdict)
+        return key
+
+    def verdict(self, task_id: str, decision: str, assignment: str, **values: object) -> str:
+        """Add a verdict; ``decision`` is the store's word."""
+        key, now = f"verdict_{self.hex(12)}", self.later().isoformat()
+        word = _WORDS.get(decision, decision)
+        body = {"flags": [{"type": "覆盖率不足"}] if decision != "approve" else [], "recommendations": ["补充测试"]}
+        given: dict[str, object] = {
+            "assignment_id": assignment,
+            "guardian_code": "smoke_test",
+            "triggered_by": "smoke_test",
+            "policy_json": _REASON,
+            "decision": decision,
+            "reasons_json": json.dumps(body["flags"]),
+            "status": word,
+            "created_at": now,
+            "verdict_json": json.dumps({"verdict_id": key, "status": word, **body}, ensure_ascii=False),
+            **values,
+        }
+        self.insert("guardian_verdicts", verdict_id=key, id=key, task_id=task_id, **given)
+        return key
 
     def knowledge(self) -> None:
         for number, heading in enumerate(("数据库迁移指南", "Runbook: database is locked")):
@@ -606,6 +658,9 @@ class _Maker:
         self.flawed_tasks()
         self.flawed_trails()
         self.flawed_rest()
+        if len(self.task_ids) > 2:
+            self.flawed_links()
+            self.flawed_governance()
 
     def flaw(
         self, what: str, domain: str, outcome: Literal["imported", "repaired", "set_aside", "merged"] = "repaired"
@@ -737,6 +792,83 @@ class _Maker:
             if len(self.task_ids) > 1:
                 self.depends(self.task_ids[1], self.task_ids[0], "suggests")
                 self.flaw_list.append("a dependency has two types")
+                # The pair's first row takes the other one along.
+                merged = self.expected["dependencies"]
+                merged.imported -= 1
+                merged.merged += 1
+                merged.repaired += 1
+
+    def flawed_links(self) -> None:
+        first, _, third = self.task_ids[:3]
+
+        def depends(what: str, task_id: str, on: str, kind: str = "blocks", *, aside: bool = True) -> None:
+            self.depends(task_id, on, kind)
+            numbers = self.expected["dependencies"]
+            numbers.imported -= aside
+            numbers.set_aside += aside
+            numbers.repaired += not aside
+            self.flaw_list.append(what)
+
+        depends("a task depends on itself", first, first)
+        depends("a dependency closes a circle", first, third)
+        depends("a dependency's task is gone", "01MISSINGTASK0000000000000", first)
+        depends("a dependency on a task that is gone", first, "01MISSINGTASK0000000000000")
+        if len(self.task_ids) > 4:
+            depends("a dependency's type is unknown", self.task_ids[4], third, "needs", aside=False)
+
+        def scope(what: str, task_id: str, repo_id: str, word: str, filters: str | None) -> None:
+            self.scope(task_id, repo_id, word, filters)
+            self.flaw(what, "scopes", "set_aside")
+
+        scope("path filters are no JSON", first, "broken_filters", "paths", '["src/**", "docs')
+        scope("a scope of paths names none", first, "no_filters", "paths", None)
+        scope("a scope is unknown", first, "unknown_scope", "everything", None)
+        scope("a scope's task is gone", "01MISSINGTASK0000000000000", "kb-service_core", "full", None)
+        scope("two scopes of one repository differ", first, "two_scopes", "full", None)
+        scope("two scopes of one repository differ", first, "two_scopes", "read_only", None)
+        self.scope(first, "in_capitals", "Read-Only", "[]")
+        self.flaw("a scope is in capitals", "scopes")
+
+        def artifact(what: str, task_id: str, ref_type: str, ref_value: str) -> None:
+            self.artifact(task_id, "web-shop_frontend", ref_type, ref_value, "")
+            self.expected["artifacts"].imported -= 1
+            self.expected["artifacts"].set_aside += 1
+            self.flaw_list.append(what)
+
+        artifact("an artifact is of an unknown type", first, "tarball", "dist.tar.gz")
+        artifact("an artifact has no value", first, "file", "")
+        artifact("an artifact's task is gone", "01MISSINGTASK0000000000000", "file", "src/0.py")
+        self.artifact(first, "web-shop_frontend", "tag", "v1.0", "")
+        artifact("an artifact is recorded twice", first, "tag", "v1.0")
+
+    def flawed_governance(self) -> None:
+        known = self.task_ids[0]
+        gone = "01MISSINGTASK0000000000000"
+        self.verdict(known, "perhaps", self.assignment(known))
+        self.flaw("a decision is no word that is known", "verdicts", "set_aside")
+        self.verdict(gone, "approve", self.assignment(gone))
+        self.flaw("a verdict's task is gone", "verdicts", "set_aside")
+        # An assignment stays where it is when its verdict does.
+        self.unused_assignments += 2 * self.agentos
+        self.verdict(known, "warn", "assignment_gone", reasons_json="{}", verdict_json="{")
+        self.flaw("a verdict's assignment is gone", "verdicts")
+        if self.agentos:
+            self.assignment(known)
+            self.unused_assignments += 1
+            self.flaw_list.append("an assignment has no verdict")
+
+        def event(what: str, status: str, *, found: str | None = None, **values: object) -> None:
+            key = f"flawed_{self.counts['supervisor_inbox']}"
+            self.event(key, known, status, self.later(), found=found, **values)
+            self.expected["inbox"].repaired += 1
+            self.flaw_list.append(what)
+
+        event("an event is stuck in processing", "pending", found="processing")
+        event("an event's status is unknown", "parked", found="zombie")
+        event("an event's payload is no JSON", "pending", payload='{"ts": "2026', payload_json='{"ts": "2026')
+        event("a processed event tells no time", "processed", processed_at=None)
+        self.event("event_gone", gone, "pending", self.later())
+        self.flaw("an event's task is gone", "inbox", "set_aside")
 
 
 def _spaced(moment: dt.datetime) -> str:

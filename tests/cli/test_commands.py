@@ -38,10 +38,11 @@ def test_the_main_job_from_an_empty_database_to_verified_audits(cli: Run, empty_
     report = cli(*at, "import", "agentos", registry, "--json")
     assert (report.code, report.err) == (0, "")
     assert set(report.json) == {
-        *("source", "shape", "version", "counts", "not_yet", "no_place", "repairs", "set_aside", "unlisted")
+        *("source", "shape", "version", "counts", "not_yet", "no_place", "repairs", "set_aside", "unlisted", "exported")
     }
     counts = report.json["counts"]
-    assert list(counts) == ["projects", "repositories", "sessions", "tasks", "lineage", "audits"]
+    assert list(counts)[:6] == ["projects", "repositories", "sessions", "tasks", "lineage", "audits"]
+    assert list(counts)[6:] == ["dependencies", "scopes", "artifacts", "verdicts", "inbox"]
     assert set(counts["tasks"]) == {"read", "imported", "repeated", "repaired", "set_aside", "merged"}
     assert all(set(note) == {"table", "key", "why"} for note in report.json["repairs"] + report.json["set_aside"])
     again = cli(*at, "import", "agentos", registry)
@@ -50,7 +51,17 @@ def test_the_main_job_from_an_empty_database_to_verified_audits(cli: Run, empty_
 
     status = cli(*at, "status", "--json").json
     assert set(status) == {
-        *("backend", "server_version", "location", "revision", "head", "size_bytes", "rows", "tasks_by_status"),
+        *(
+            "backend",
+            "server_version",
+            "location",
+            "revision",
+            "head",
+            "size_bytes",
+            "rows",
+            "tasks_by_status",
+            "inbox",
+        ),
         "oldest_pending",
     }
     assert status["rows"]["tasks"] == counts["tasks"]["imported"] == sum(status["tasks_by_status"].values())
@@ -68,7 +79,8 @@ def test_the_main_job_from_an_empty_database_to_verified_audits(cli: Run, empty_
     (first,) = cli(*at, "tasks", "list", "--json", "--oldest", "--limit", "1").json["items"]
     task_id = first["task_id"]
     shown = cli(*at, "tasks", "show", task_id, "--json").json
-    assert set(shown) == TASK | {"history", "audits"}
+    links = {"depends_on", "needed_by", "scopes", "artifacts", "latest_verdict"}
+    assert set(shown) == TASK | {"history", "audits"} | links
     assert task_id in cli(*at, "tasks", "show", task_id).out
 
     graph = cli(*at, "lineage", task_id, "--json").json

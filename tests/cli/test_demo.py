@@ -41,7 +41,7 @@ def test_it_works_twice_in_one_folder_and_with_the_dependencies_of_the_wheel_alo
     for _ in range(2):
         done = program("demo", before=RUNTIME_ONLY, cwd=tmp_path)
         assert (done.code, done.err) == (0, "")
-        assert done.out.count("$ agentos-store --url sqlite:///demo/store.sqlite") == 7
+        assert done.out.count("$ agentos-store --url sqlite:///demo/store.sqlite") == 9
         assert "all whole" in done.out
     # What it printed can be typed.
     assert program("--url", "sqlite:///demo/store.sqlite", "audit", "verify", cwd=tmp_path).code == 0

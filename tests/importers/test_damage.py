@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from agentos_store.errors import InvalidValueError, StoreError
 from agentos_store.importers.agentos.registry import Registry, open_registry
 from agentos_store.importers.agentos.report import Problem
+from agentos_store.testing.registries import DOMAINS
 
 Made = tuple[Path, dict[str, Any]]
 
@@ -45,7 +47,7 @@ def read_all(path: Path) -> Outcome:
 
 
 def domains(registry: Registry) -> Iterator[tuple[str, Iterator[Any]]]:
-    for name in ("projects", "repos", "sessions", "tasks", "lineage", "audits"):
+    for name in DOMAINS:
         yield name, getattr(registry, name)()
 
 
@@ -62,7 +64,17 @@ def assert_whole(outcome: Outcome) -> None:
     assert {(row.id, row.default_repo_id) for row in records["projects"] if row.default_repo_id} <= set(repos)
     assert {task.session_id for task in records["tasks"] if task.session_id} <= set(sessions)
     assert {task.project_id for task in records["tasks"] if task.project_id} <= set(projects)
-    assert {row.task_id for row in (*records["lineage"], *records["audits"])} <= set(tasks)
+    about_tasks = [row for name in DOMAINS[4:] for row in records[name]]
+    assert {row.task_id for row in about_tasks} <= set(tasks)
+    links = [(link.task_id, link.depends_on_task_id) for link in records["dependencies"]]
+    scopes = [(scope.task_id, scope.repo_id) for scope in records["scopes"]]
+    verdicts = [verdict.id for verdict in records["verdicts"]]
+    events = [event.id for event in records["inbox"]]
+    for each in (links, scopes, verdicts, events):
+        assert len(set(each)) == len(each)
+    assert {needed for _, needed in links} <= set(tasks)
+    # Raises CycleError when there is a circle.
+    tuple(TopologicalSorter({task: [end for start, end in links if start == task] for task, _ in links}).static_order())
 
 
 def read_unharmed(path: Path) -> Outcome | None:

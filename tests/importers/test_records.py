@@ -11,15 +11,14 @@ from typing import Any, TypeVar
 
 import pytest
 
+from agentos_store.importers.agentos.projects import NAME_LENGTH
 from agentos_store.importers.agentos.registry import Registry, open_registry
 from agentos_store.importers.agentos.report import Problem
-from agentos_store.testing.registries import make_registry
+from agentos_store.testing.registries import DOMAINS, make_registry
 
 T = TypeVar("T")
 Small = Callable[..., Path]
 Made = tuple[Path, dict[str, Any]]
-
-DOMAINS = ("projects", "repos", "sessions", "tasks", "lineage", "audits")
 
 
 def records(items: Iterable[T | Problem]) -> list[T]:
@@ -313,7 +312,7 @@ def test_what_is_too_long_is_cut_or_set_aside_but_never_lost(small: Small) -> No
         (audit,) = records(registry.audits())
         assert len(problems(registry.lineage())) == registry.total("lineage") > 0
     assert len({project.name for project in projects}) == len(projects)
-    assert {len(project.name) for project in projects} == {400}
+    assert {len(project.name) for project in projects} == {NAME_LENGTH}
     assert [project.settings["agentos"] for project in projects] == [{"name": "长" * 501}] * 3
     assert session.channel == "c" * 100
     assert session.metadata is not None

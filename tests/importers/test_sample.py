@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from agentos_store import Store
+from agentos_store.importers.agentos.load import import_registry
 from agentos_store.importers.agentos.registry import open_registry
 from agentos_store.importers.agentos.report import Problem
 from agentos_store.testing.registries import make_registry
@@ -21,9 +23,10 @@ def sample(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """The sample where it is at hand, else one that is made, with what is known of either."""
     if SAMPLE.is_dir():
         return SAMPLE / "registry-v25.sqlite", json.loads((SAMPLE / "manifest.json").read_text())
-    path = tmp_path / "registry.sqlite"
+    path = tmp_path / "source.sqlite"
     made = make_registry(path)
-    return path, {"row_counts": made["row_counts"], "task_status_counts": {}, "anomalies": {}}
+    rows = {**made["row_counts"], "guardian_assignments": made["unused_assignments"]}
+    return path, {**made, "row_counts": rows, "task_status_counts": {}, "anomalies": {}}
 
 
 def test_the_known_numbers_of_the_sample_come_out(sample: tuple[Path, dict[str, Any]]) -> None:
@@ -77,3 +80,47 @@ def test_the_known_numbers_of_the_sample_come_out(sample: tuple[Path, dict[str, 
     links = [link for link in out["lineage"] if not isinstance(link, Problem)]
     shared = sum(link.ref_id == "shared-requirements-doc" for link in links)
     assert shared == golden["lineage_reverse_artifact_shared-requirements-doc"]
+
+
+def test_what_belongs_to_the_tasks_of_the_sample_arrives(store: Store, sample: tuple[Path, dict[str, Any]]) -> None:
+    path, manifest = sample
+    rows = manifest["row_counts"]
+    first, second = import_registry(store, path), import_registry(store, path)
+    assert second.imported == 0
+    kinds = {
+        "dependencies": "task_dependency",
+        "scopes": "task_repo_scope",
+        "artifacts": "task_artifact_ref",
+        "verdicts": "guardian_verdicts",
+        "inbox": "supervisor_inbox",
+    }
+    for kind, table in kinds.items():
+        counts, again = first.counts[kind], second.counts[kind]
+        assert counts.read == counts.imported + counts.merged + counts.set_aside == rows[table]
+        assert (again.read, again.repeated) == (counts.read, counts.imported)
+        assert (again.merged, again.set_aside, again.repaired) == (counts.merged, counts.set_aside, counts.repaired)
+    if not manifest["anomalies"]:
+        return
+    edges, flaws = manifest["dependency"], manifest["anomalies"]
+    assert first.counts["dependencies"].read == edges["edges"]
+    assert first.counts["dependencies"].imported == edges["distinct_pairs"]
+    assert len(store.tasks.ancestors(edges["last_task"])) == edges["ancestors_of_last_task"]
+    merged = [link for link in store.tasks.iterate_dependencies() if "agentos_merged" in link.metadata_]
+    assert [[link.task_id, link.depends_on_task_id] for link in merged] == flaws["dependency_pairs_with_two_types"]
+    strength = ["suggests", "requires", "blocks"]
+    for link in merged:
+        types = [row["dependency_type"] for row in link.metadata_["agentos_merged"]]
+        assert link.dependency_type == max(types, key=strength.index)
+    found = manifest["inbox_status_counts"]
+    assert store.inbox.backlog().by_status == {
+        "processed": found["completed"],
+        "failed": found["failed"],
+        "pending": found["pending"] + found["processing"],
+    }
+    assert first.counts["inbox"].repaired == flaws["inbox_stuck_processing"] == found["processing"]
+    words = {"approve": "PASS", "reject": "FAIL", "warn": "NEEDS_CHANGES"}
+    decided = store.verdicts.stats().by_decision
+    assert {words[decision]: count for decision, count in decided.items()} == manifest["verdict_status_counts"]
+    assert all("reason" in verdict.policy_json for verdict in store.verdicts.iterate())
+    assert "guardian_assignments" not in {**first.not_yet, **first.no_place}
+    assert [first.counts[kind].set_aside for kind in kinds] == [0] * len(kinds)

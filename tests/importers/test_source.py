@@ -221,9 +221,14 @@ def test_what_is_not_read_is_counted(tmp_path: Path) -> None:
         raw = list(registry.raw("snippets"))
         with pytest.raises(NotFoundError):
             registry.raw("no such table")
-    assert counted.no_place == {"patches": 1, "runs": 1, "snippets": 1}
+    assert counted.no_place == {
+        "guardian_assignments": manifest["unused_assignments"],
+        "patches": 1,
+        "runs": 1,
+        "snippets": 1,
+    }
     assert counted.later == {name: manifest["row_counts"][name] for name in counted.later}
-    assert {"webui_messages", "task_dependency", "guardian_verdicts", "kb_chunks"} <= set(counted.later)
+    assert {"webui_messages", "memory_items", "kb_chunks"} <= set(counted.later)
     assert not isinstance(raw[0], Problem)
     assert raw[0].values["title"] == "打开数据库"
 

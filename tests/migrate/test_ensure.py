@@ -338,6 +338,6 @@ def test_the_time_limits_of_ordinary_statements_do_not_end_a_migration(
 ) -> None:
     monkeypatch.setenv("DATABASE_STATEMENT_TIMEOUT", "0.1")
     execute(empty_target, f"ALTER DATABASE {empty_target.url.database} SET idle_in_transaction_session_timeout = 100")
-    folder = revise("0006_slow", upgrade='op.execute("SELECT pg_sleep(0.3)"); __import__("time").sleep(0.3)')
+    folder = revise("9006_slow", upgrade='op.execute("SELECT pg_sleep(0.3)"); __import__("time").sleep(0.3)')
     alembic(folder, empty_target, "upgrade", "head")
-    assert empty_target.revision() == "0006_slow"
+    assert empty_target.revision() == "9006_slow"

@@ -157,7 +157,7 @@ def test_a_connection_that_is_cut_in_the_middle_leaves_nothing(
     postgres_database: str, execute: Callable[..., Any], revise: Callable[..., Path], alembic: Callable[..., None]
 ) -> None:
     target = Target.of(postgres_database)
-    folder = revise("0006_cut", upgrade='op.execute("SELECT pg_terminate_backend(pg_backend_pid())")')
+    folder = revise("9006_cut", upgrade='op.execute("SELECT pg_terminate_backend(pg_backend_pid())")')
     with pytest.raises(UnavailableError):
         alembic(folder, target, "upgrade", "head")
     assert target.revision() is None

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from agentos_store import SchemaMismatchError, Store, StoreError, UnavailableError, ensure_migrations
+from agentos_store.engine.version import HEAD
 from agentos_store.migrate.catalogue_sqlite import read_sqlite
 from agentos_store.migrate.drift import find_drift
+from agentos_store.migrate.revisions import known
 from agentos_store.migrate.target import Target
 
 Revise = Callable[..., Path]
@@ -23,8 +25,8 @@ MORE = 'op.create_table("more", sa.Column("id", sa.Integer))'
 def test_a_failing_revision_takes_all_of_its_upgrade_with_it(
     empty_target: Target, revise: Revise, alembic: Alembic, execute: Callable[..., Any]
 ) -> None:
-    revise("0006_more", upgrade=MORE)
-    folder = revise("0007_broken", upgrade='op.execute("INSERT INTO nothing VALUES (1)")')
+    revise("9006_more", upgrade=MORE)
+    folder = revise("9007_broken", upgrade='op.execute("INSERT INTO nothing VALUES (1)")')
     with pytest.raises(StoreError):
         alembic(folder, empty_target, "upgrade", "head")
     assert empty_target.revision() is None
@@ -34,15 +36,15 @@ def test_a_failing_revision_takes_all_of_its_upgrade_with_it(
         else f"SELECT tablename FROM pg_tables WHERE schemaname = '{empty_target.schema}'"
     )
     assert execute(empty_target, tables) == []
-    assert ensure_migrations(empty_target.url) == 5
+    assert ensure_migrations(empty_target.url) == len(known())
     assert find_drift(empty_target, alone=True) == []
 
 
 def test_a_revision_that_fails_in_python_leaves_nothing_either(
     target: Target, revise: Revise, alembic: Alembic
 ) -> None:
-    revise("0006_more", upgrade=MORE)
-    folder = revise("0007_broken", upgrade='raise ZeroDivisionError("in the middle")')
+    revise("9006_more", upgrade=MORE)
+    folder = revise("9007_broken", upgrade='raise ZeroDivisionError("in the middle")')
     before = target.revision()
     with pytest.raises(ZeroDivisionError):
         alembic(folder, target, "upgrade", "head")
@@ -56,7 +58,7 @@ def test_rows_that_stand_against_a_revision_are_a_mismatch_and_stay(
     with Store.open(target.url) as store:
         for _ in range(2):
             store.tasks.create(title="The same")
-    folder = revise("0006_unique", upgrade='op.create_index("uq_title", "tasks", ["title"], unique=True)')
+    folder = revise("9006_unique", upgrade='op.create_index("uq_title", "tasks", ["title"], unique=True)')
     with pytest.raises(SchemaMismatchError, match="rows stand against"):
         alembic(folder, target, "upgrade", "head")
     assert execute(target, "SELECT count(*) FROM tasks") == [(2,)]
@@ -71,10 +73,10 @@ def test_a_file_with_rows_is_copied_before_a_table_is_rewritten(
 ) -> None:
     with Store.open(target.url) as store:
         store.tasks.create(title="Dear")
-    folder = revise("0006_rewrite", upgrade=REBUILD, rewrites=("upgrade",))
+    folder = revise("9006_rewrite", upgrade=REBUILD, rewrites=("upgrade",))
     alembic(folder, target, "upgrade", "head")
     assert target.path is not None
-    copy = Path(f"{target.path}.at-0005_housekeeping.backup")
+    copy = Path(f"{target.path}.at-{HEAD}.backup")
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     with Store.open(f"sqlite:///{copy}") as store:
         assert [task.title for task in store.tasks.list().items] == ["Dear"]
@@ -86,10 +88,10 @@ def test_a_file_with_rows_is_copied_before_a_table_is_rewritten(
 def test_a_second_copy_does_not_overwrite_the_first(target: Target, revise: Revise, alembic: Alembic) -> None:
     with Store.open(target.url) as store:
         store.tasks.create(title="Dear")
-    folder = revise("0006_rewrite", upgrade="pass", rewrites=("upgrade",))
+    folder = revise("9006_rewrite", upgrade="pass", rewrites=("upgrade",))
     for _ in range(2):
         alembic(folder, target, "upgrade", "head")
-        alembic(folder, target, "downgrade", "0005_housekeeping")
+        alembic(folder, target, "downgrade", HEAD)
     assert target.path is not None
     assert len(list(target.path.parent.glob("*.backup*"))) == 2
 
@@ -102,7 +104,7 @@ def test_nothing_is_copied_without_need(
     if rows:
         with Store.open(target.url) as store:
             store.tasks.create(title="Dear")
-    alembic(revise("0006_rewrite", upgrade="pass", rewrites=rewrites), target, "upgrade", "head")
+    alembic(revise("9006_rewrite", upgrade="pass", rewrites=rewrites), target, "upgrade", "head")
     assert target.path is not None
     assert list(target.path.parent.glob("*.backup*")) == []
 
@@ -113,7 +115,7 @@ def test_without_room_for_the_copy_nothing_is_rewritten(
 ) -> None:
     with Store.open(target.url) as store:
         store.tasks.create(title="Dear")
-    folder = revise("0006_rewrite", upgrade=REBUILD, rewrites=("upgrade",))
+    folder = revise("9006_rewrite", upgrade=REBUILD, rewrites=("upgrade",))
     # A name that is too long stands for a directory in which nothing can be made.
     monkeypatch.setattr("agentos_store.migrate.backup._free_name", lambda path: path.with_name("x" * 300))
     with pytest.raises(UnavailableError, match="cannot be created"):

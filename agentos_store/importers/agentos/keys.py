@@ -17,8 +17,8 @@ class KeySets:
         self._connection.execute("PRAGMA journal_mode=OFF")
         self._connection.execute("CREATE TABLE member (kind TEXT, key TEXT, PRIMARY KEY (kind, key)) WITHOUT ROWID")
         self._connection.execute(
-            "CREATE TABLE place (key TEXT, number INTEGER, origin TEXT, rowid_there INTEGER, PRIMARY KEY (key, number))"
-            " WITHOUT ROWID"
+            "CREATE TABLE place (kind TEXT, key TEXT, number INTEGER, origin TEXT, rowid_there INTEGER,"
+            " PRIMARY KEY (kind, key, number)) WITHOUT ROWID"
         )
         self._passes = 0
 
@@ -53,13 +53,16 @@ class KeySets:
         """Forget one set."""
         self._connection.execute("DELETE FROM member WHERE kind = ?", (kind,))
 
-    def stand(self, key: str, origin: str, rowid: int) -> None:
+    def stand(self, kind: str, key: str, origin: str, rowid: int) -> None:
         """Note that a row of the source has this key."""
         self._connection.execute(
-            "INSERT INTO place SELECT ?1, count(*), ?2, ?3 FROM place WHERE key = ?1", (key, origin, rowid)
+            "INSERT INTO place SELECT ?1, ?2, count(*), ?3, ?4 FROM place WHERE kind = ?1 AND key = ?2",
+            (kind, key, origin, rowid),
         )
 
-    def places(self, key: str) -> Iterator[tuple[str, int]]:
+    def places(self, kind: str, key: str) -> Iterator[tuple[str, int]]:
         """Give the rows of the source that have this key, in the order in which they were noted."""
-        found = self._connection.execute("SELECT origin, rowid_there FROM place WHERE key = ? ORDER BY number", (key,))
+        found = self._connection.execute(
+            "SELECT origin, rowid_there FROM place WHERE kind = ? AND key = ? ORDER BY number", (kind, key)
+        )
         yield from found.fetchall()

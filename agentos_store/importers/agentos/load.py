@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from decimal import Decimal
 from itertools import cycle, islice
 from typing import Any, TypeVar
@@ -20,24 +21,33 @@ from agentos_store.conversations.models import Session as Conversation
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, insert_into, numbered_by_database
 from agentos_store.engine.violations import IntegrityViolation
-from agentos_store.errors import AlreadyExistsError, ConflictError, InvalidValueError
+from agentos_store.errors import AlreadyExistsError, ConflictError, CycleError, InvalidValueError
+from agentos_store.governance.models import GuardianVerdict, SupervisorInboxEntry
 from agentos_store.housekeeping.models import ImportLedgerEntry, MaintenanceRun
 from agentos_store.importers.agentos.projects import NAME_LENGTH
 from agentos_store.importers.agentos.records import (
+    ArtifactRecord,
     AuditRecord,
+    DependencyRecord,
+    InboxRecord,
     LineageRecord,
     ProjectRecord,
     RepoRecord,
+    ScopeRecord,
     SessionRecord,
     TaskRecord,
+    VerdictRecord,
 )
 from agentos_store.importers.agentos.registry import Registry, open_registry
 from agentos_store.importers.agentos.report import Problem
+from agentos_store.importers.agentos.rest import new_file, write_rest
 from agentos_store.importers.agentos.row import ORIGIN_KEY
 from agentos_store.importers.report import ImportReport, Note, Progress
 from agentos_store.operation import Blocking, F, Repository, repeatable, writes
 from agentos_store.projects.models import Project, ProjectRepo
 from agentos_store.store.blocking import Store
+from agentos_store.tasks.dependencies import insert_dependency
+from agentos_store.tasks.link_models import TaskArtifactRef, TaskDependency, TaskRepoScope
 from agentos_store.tasks.models import Task, TaskLineage
 from agentos_store.tasks.states import ENDED
 from agentos_store.tasks.trail import AUDITS, Entry, append_many
@@ -48,7 +58,20 @@ BATCH = 200
 
 SOURCE = "agentos"
 
-T = TypeVar("T", ProjectRecord, RepoRecord, SessionRecord, TaskRecord, LineageRecord, AuditRecord)
+T = TypeVar(
+    "T",
+    ProjectRecord,
+    RepoRecord,
+    SessionRecord,
+    TaskRecord,
+    LineageRecord,
+    AuditRecord,
+    DependencyRecord,
+    ScopeRecord,
+    ArtifactRecord,
+    VerdictRecord,
+    InboxRecord,
+)
 Item = TypeVar("Item")
 
 
@@ -58,23 +81,46 @@ def import_registry(
     *,
     keep_status: bool = False,
     progress: Progress | None = None,
+    export_rest: str | os.PathLike[str] | None = None,
 ) -> ImportReport:
-    """Import projects, repositories, sessions, tasks, lineage and audits of an AgentOS registry.
+    """Import projects, repositories, sessions, and tasks with all that belongs to them of an AgentOS registry.
 
     The file is only read. Each row arrives, repaired where it has to be, or is set aside with its reason. What the
     store has already stays as it is there, so a second run changes nothing, and a run that was killed is repeated.
     With ``keep_status`` tasks that waited or ran arrive pending and running, else paused, so that no worker picks up
-    old work by surprise. Raises what ``open_registry`` raises, and ConflictError when the registry was written to or
-    imported by somebody else meanwhile.
+    old work by surprise. With ``export_rest`` the rows that the store has no place for, or none yet, are written to
+    that new file as JSON lines. Raises what ``open_registry`` raises, AlreadyExistsError when that file is there, and
+    ConflictError when the registry was written to or imported by somebody else meanwhile.
     """
     with open_registry(path) as registry:
-        return load_registry(store, registry, str(path), keep_status=keep_status, progress=progress)
+        return load_registry(
+            store, registry, str(path), keep_status=keep_status, progress=progress, export_rest=export_rest
+        )
 
 
 def load_registry(
-    store: Store, registry: Registry, source: str, *, keep_status: bool = False, progress: Progress | None = None
+    store: Store,
+    registry: Registry,
+    source: str,
+    *,
+    keep_status: bool = False,
+    progress: Progress | None = None,
+    export_rest: str | os.PathLike[str] | None = None,
 ) -> ImportReport:
     """Import a registry that is open already; ``source`` is what the report calls it."""
+    with ExitStack() as stack:
+        # Made before anything else: that it cannot be made is better known at once.
+        rest = None if export_rest is None else stack.enter_context(new_file(export_rest))
+        report = _load(store, registry, source, keep_status=keep_status, progress=progress)
+        if rest is not None:
+            write_rest(registry, rest, report)
+            _refuse_changed(registry, source)
+    return report
+
+
+def _load(
+    store: Store, registry: Registry, source: str, *, keep_status: bool, progress: Progress | None
+) -> ImportReport:
     report = ImportReport(source, registry.shape.value, registry.version)
     loader = store.bind(Loader[Blocking])
     for problem in registry.problems:
@@ -88,13 +134,22 @@ def load_registry(
     run.load("tasks", registry.tasks(keep_status=keep_status), loader.tasks)
     run.load("lineage", registry.lineage(), loader.lineage)
     run.load("audits", registry.audits(), loader.audits)
+    run.load("dependencies", registry.dependencies(), loader.dependencies)
+    run.load("scopes", registry.scopes(), loader.scopes)
+    run.load("artifacts", registry.artifacts(), loader.artifacts)
+    run.load("verdicts", registry.verdicts(), loader.verdicts)
+    run.load("inbox", registry.inbox(), loader.inbox)
     left = registry.not_yet()
     report.not_yet, report.no_place = left.later, left.no_place
-    if registry.changed:
-        raise ConflictError("registry", source, "it was written to during the import; run the import again")
+    _refuse_changed(registry, source)
     if report.imported:
         loader.remember({kind: counts.imported for kind, counts in report.counts.items()})
     return report
+
+
+def _refuse_changed(registry: Registry, source: str) -> None:
+    if registry.changed:
+        raise ConflictError("registry", source, "it was written to during the import; run the import again")
 
 
 class _Run:
@@ -128,7 +183,7 @@ class _Run:
         counts.repeated += len(records) - outcome.imported - len(outcome.refused)
         counts.set_aside += len(outcome.refused)
         for position, record in enumerate(records):
-            merged = record.merged if isinstance(record, SessionRecord) else 0
+            merged = record.merged if isinstance(record, SessionRecord | DependencyRecord | ScopeRecord) else 0
             counts.merged += merged
             counts.read += merged
             if position in outcome.refused:
@@ -371,6 +426,129 @@ class Loader(Repository[F]):
 
     @writes
     @repeatable
+    def dependencies(self, session: Session, records: Sequence[DependencyRecord]) -> Outcome:
+        """Write what tasks depend on, but for links that close a circle with those that the store has."""
+        outcome = Outcome()
+        ends = [end for record in records for end in (record.task_id, record.depends_on_task_id)]
+        # A question has as many parameters as a batch has rows, and a link has two ends.
+        tasks = {**_found(session, _TASKS_THERE, ends[:BATCH]), **_found(session, _TASKS_THERE, ends[BATCH:])}
+        for position, record in enumerate(records):
+            why: str | None = None
+            if record.task_id not in tasks or record.depends_on_task_id not in tasks:
+                why = "its task, or the one that it depends on, was set aside"
+            elif session.first(_LINKED, {"task": record.task_id, "needed": record.depends_on_task_id}) is None:
+                row = {
+                    "task_id": record.task_id,
+                    "depends_on_task_id": record.depends_on_task_id,
+                    "dependency_type": record.dependency_type,
+                    "reason": record.reason,
+                    "created_by": record.created_by,
+                    "metadata": record.metadata or {},
+                    "created_at": record.created_at,
+                }
+                try:
+                    insert_dependency(session, row)
+                    outcome.imported += 1
+                except (CycleError, InvalidValueError) as error:
+                    why = str(error)
+            if why is not None:
+                outcome.refused[position] = Note("task_dependency", str(record.source_id), why)
+        return outcome
+
+    @writes
+    @repeatable
+    def scopes(self, session: Session, records: Sequence[ScopeRecord]) -> Outcome:
+        """Write what tasks may touch; what the store says about a task and a repository stays."""
+        rows = {
+            position: _Row(
+                "task_repo_scope",
+                str(record.source_id),
+                {
+                    "task_id": record.task_id,
+                    "repo_id": record.repo_id,
+                    "scope": record.scope,
+                    "path_filters": record.path_filters,
+                    "metadata": record.metadata or {},
+                    "created_at": record.created_at,
+                },
+            )
+            for position, record in enumerate(records)
+        }
+        return _add_to_tasks(session, TaskRepoScope, rows)
+
+    @writes
+    @repeatable
+    def artifacts(self, session: Session, records: Sequence[ArtifactRecord]) -> Outcome:
+        """Write what tasks made or used."""
+        rows = {
+            position: _Row(
+                "task_artifact_ref",
+                str(record.source_id),
+                {
+                    "task_id": record.task_id,
+                    "repo_id": record.repo_id,
+                    "ref_type": record.ref_type,
+                    "ref_value": record.ref_value,
+                    "summary": record.summary,
+                    "metadata": record.metadata or {},
+                    "created_at": record.created_at,
+                },
+            )
+            for position, record in enumerate(records)
+        }
+        return _add_to_tasks(session, TaskArtifactRef, rows)
+
+    @writes
+    @repeatable
+    def verdicts(self, session: Session, records: Sequence[VerdictRecord]) -> Outcome:
+        """Write verdicts; their audits came in with the others."""
+        rows = {
+            position: _Row(
+                "guardian_verdicts",
+                record.id,
+                {
+                    "id": record.id,
+                    "task_id": record.task_id,
+                    "triggered_by": record.triggered_by,
+                    "policy_json": record.policy_json,
+                    "decision": record.decision,
+                    "reasons_json": record.reasons_json,
+                    "created_at": record.created_at,
+                },
+            )
+            for position, record in enumerate(records)
+        }
+        return _add_to_tasks(session, GuardianVerdict, rows)
+
+    @writes
+    @repeatable
+    def inbox(self, session: Session, records: Sequence[InboxRecord]) -> Outcome:
+        """Write the supervisor's events; nobody holds any of them."""
+        rows = {
+            position: _Row(
+                "supervisor_inbox",
+                record.id,
+                {
+                    "id": record.id,
+                    "task_id": record.task_id,
+                    "event_type": record.event_type,
+                    "event_ts": record.event_ts,
+                    "payload_json": record.payload_json,
+                    "status": record.status,
+                    "source": record.source,
+                    "attempts": record.attempts,
+                    "error_message": record.error_message,
+                    "lease_token": 0,
+                    "processed_at": record.processed_at,
+                    "created_at": record.created_at,
+                },
+            )
+            for position, record in enumerate(records)
+        }
+        return _add_to_tasks(session, SupervisorInboxEntry, rows)
+
+    @writes
+    @repeatable
     def remember(self, session: Session, counts: Mapping[str, int]) -> None:
         """Note in the housekeeping that an import took place."""
         time = session.now()
@@ -475,6 +653,17 @@ def _add(session: Session, model: type[Base], rows: Mapping[int, _Row], outcome:
                 outcome.refused[position] = Note(row.table, row.key, str(error))
 
 
+def _add_to_tasks(session: Session, model: type[Base], rows: dict[int, _Row]) -> Outcome:
+    """Insert rows that belong to tasks; one whose task was set aside is set aside too."""
+    outcome = Outcome()
+    tasks = _found(session, _TASKS_THERE, [row.values["task_id"] for row in rows.values()])
+    for position in [position for position, row in rows.items() if row.values["task_id"] not in tasks]:
+        row = rows.pop(position)
+        outcome.refused[position] = Note(row.table, row.key, "its task was set aside")
+    _add(session, model, rows, outcome)
+    return outcome
+
+
 def _add_project(session: Session, row: dict[str, Any]) -> int:
     """Insert the project unless it is there; of two projects with one name this one is renamed."""
     project_id, name = str(row["id"]), str(row["name"])
@@ -535,6 +724,13 @@ _LEDGER = _asking(
     _ENTRIES.c.our_key,
     _ENTRIES.c.source == literal(SOURCE, _ENTRIES.c.source.type),
     _ENTRIES.c.kind == literal("audit", _ENTRIES.c.kind.type),
+)
+_LINKS = TaskDependency.table()
+_LINKED: Statement[Any] = Statement(
+    select(_LINKS.c.dependency_id).where(
+        _LINKS.c.task_id == bindparam("task", type_=_LINKS.c.task_id.type),
+        _LINKS.c.depends_on_task_id == bindparam("needed", type_=_LINKS.c.task_id.type),
+    )
 )
 _ENTER: Statement[Any] = Statement(insert_into(ImportLedgerEntry))
 _SET_DEFAULT_REPO: Statement[Any] = Statement(

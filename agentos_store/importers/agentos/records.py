@@ -7,7 +7,9 @@ What has no field of its own stays in ``metadata`` (a project's: in ``settings``
 user's own data to use that key already, it is ``"agentos_1"``, and so on. Beneath it are, each only where there is one:
 ``status`` (the old word, case folded), ``session_id`` (of a session that is gone), ``task_id`` (the task a chat was
 about), and by its
-column's name whatever was too long, the default repository that is gone, and any text that should have been JSON.
+column's name whatever was too long, the default repository that is gone, and any text that should have been JSON. A
+verdict keeps it in ``policy_json``. Where one record was made of several links or scopes, ``"agentos_merged"`` has what
+each row said.
 """
 
 from __future__ import annotations
@@ -137,4 +139,99 @@ class AuditRecord:
     source_event_ts: dt.datetime | None
     supervisor_processed_at: dt.datetime | None
     verdict_id: str | None
+    repairs: tuple[Repair, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DependencyRecord:
+    """A task depends on another; no two have the same pair, and together they make no circle."""
+
+    source_id: int
+    task_id: str
+    depends_on_task_id: str
+    dependency_type: str
+    """blocks, requires or suggests; of several rows the strongest."""
+    reason: str | None
+    created_by: str | None
+    metadata: dict[str, JSON] | None
+    created_at: dt.datetime
+    merged: int = 0
+    """Further rows of the source that went into this record."""
+    repairs: tuple[Repair, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeRecord:
+    """What a task may touch of a repository; no two are about the same."""
+
+    source_id: int
+    task_id: str
+    repo_id: str
+    scope: str
+    """full, paths or read_only."""
+    path_filters: list[str]
+    """Never empty with ``paths``, always with the others."""
+    metadata: dict[str, JSON] | None
+    created_at: dt.datetime
+    merged: int = 0
+    """Further rows of the source that went into this record."""
+    repairs: tuple[Repair, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactRecord:
+    """Something that a task made or used; no two are the same of the same task and repository."""
+
+    source_id: int
+    task_id: str
+    repo_id: str
+    ref_type: str
+    """commit, branch, pr, patch, file or tag."""
+    ref_value: str
+    summary: str | None
+    metadata: dict[str, JSON] | None
+    created_at: dt.datetime
+    repairs: tuple[Repair, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictRecord:
+    """What a guardian decided about a task."""
+
+    id: str
+    task_id: str
+    triggered_by: str
+    """The guardian, or in the document's shape the event."""
+    policy_json: dict[str, JSON]
+    """From AgentOS: ``assignment_id``, ``guardian_code``, and of the assignment ``reason``, ``assignment_status`` and
+    ``assigned_at``; ``verdict`` is what the verdict's own text has beyond all that."""
+    decision: str
+    """approve, reject or warn."""
+    reasons_json: list[JSON]
+    """From AgentOS: the flags, then each recommendation as ``{"recommendation": …}``."""
+    created_at: dt.datetime
+    assignment_row: int | None = None
+    """The row number of the assignment that went into ``policy_json``."""
+    repairs: tuple[Repair, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxRecord:
+    """An event that the supervisor has, or had, to look at; nobody holds it."""
+
+    id: str
+    task_id: str
+    event_type: str
+    event_ts: dt.datetime
+    payload_json: JSON
+    """``{"unparsed": text}`` for what was no JSON."""
+    status: str
+    """pending, processed, failed or parked."""
+    source: str
+    """Empty where the registry does not tell it."""
+    attempts: int
+    error_message: str | None
+    processed_at: dt.datetime | None
+    """Never None for a processed one."""
+    created_at: dt.datetime
     repairs: tuple[Repair, ...] = ()

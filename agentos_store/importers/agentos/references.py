@@ -15,6 +15,7 @@ from agentos_store.importers.agentos.source import SourceFile
 from agentos_store.importers.agentos.times import EPOCH
 
 SESSION_TABLES: Final = ("task_sessions", "chat_sessions", "webui_sessions")
+ASSIGNMENTS: Final = "guardian_assignments"
 
 
 class References:
@@ -44,7 +45,28 @@ class References:
     def session_places(self, session_id: str) -> list[tuple[str, int]]:
         """Return the table and row number of each row of this session."""
         self.has_session(session_id)
-        return list(self.keys.places(session_id))
+        return list(self.keys.places("session", session_id))
+
+    def dependency_places(self, task_id: str, depends_on_task_id: str) -> list[int]:
+        """Return the number of each row that links these two tasks."""
+        return self._places("dependency", pair(task_id, depends_on_task_id), self._find_dependencies)
+
+    def scope_places(self, task_id: str, repo_id: str) -> list[int]:
+        """Return the number of each row about this task and repository."""
+        return self._places("scope", pair(task_id, repo_id), self._find_scopes)
+
+    def assignment(self, assignment_id: str) -> Row | None:
+        """Return the assignment that a verdict names, or None."""
+        for rowid in self._places("assignment", assignment_id, self._find_assignments):
+            found = self._source.row(ASSIGNMENTS, rowid)
+            if found is not None:
+                return Row(found, KEYS[ASSIGNMENTS])
+        return None
+
+    def found(self, table: str, rowid: int) -> Row | None:
+        """Return one row, or None when there is none that can be read."""
+        found = self._source.row(table, rowid)
+        return None if found is None else Row(found, KEYS.get(table))
 
     @functools.cached_property
     def around(self) -> dt.datetime:
@@ -57,6 +79,12 @@ class References:
             find()
             self._known.add(kind)
         return self.keys.has(kind, key)
+
+    def _places(self, kind: str, key: str, find: Callable[[], None]) -> list[int]:
+        if kind not in self._known:
+            find()
+            self._known.add(kind)
+        return [rowid for _, rowid in self.keys.places(kind, key)]
 
     def _rows(self, table: str) -> Iterator[Row]:
         for found in self._source.rows(table):
@@ -84,11 +112,27 @@ class References:
         for table in SESSION_TABLES:
             for row, session_id in self._identified(table):
                 self.keys.add("session", session_id)
-                self.keys.stand(session_id, table, row.rowid)
+                self.keys.stand("session", session_id, table, row.rowid)
 
     def _find_tasks(self) -> None:
         for _, task_id in self._identified("tasks"):
             self.keys.add("task", task_id)
+
+    def _find_dependencies(self) -> None:
+        self._find_pairs("dependency", "task_dependency", "task_id", "depends_on_task_id")
+
+    def _find_scopes(self) -> None:
+        self._find_pairs("scope", "task_repo_scope", "task_id", "repo_id")
+
+    def _find_pairs(self, kind: str, table: str, first: str, second: str) -> None:
+        for row in self._rows(table):
+            ends = row.text(first), row.text(second)
+            if ends[0] and ends[1]:
+                self.keys.stand(kind, pair(ends[0], ends[1]), table, row.rowid)
+
+    def _find_assignments(self) -> None:
+        for row, assignment_id in self._identified(ASSIGNMENTS):
+            self.keys.stand("assignment", assignment_id, ASSIGNMENTS, row.rowid)
 
 
 def pair(*parts: str) -> str:

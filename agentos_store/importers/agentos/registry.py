@@ -9,7 +9,8 @@
             else:
                 ...  # a TaskRecord
 
-Each iterator may be started as often as one likes, gives the same each time, and holds one row at a time in memory.
+Each iterator may be started as often as one likes, gives the same each time, and holds one row at a time in memory;
+that of the dependencies holds their tasks and links too, to find circles.
 Every row of the source comes out as a record, as part of one, or as a Problem.
 """
 
@@ -26,17 +27,32 @@ from typing import Final, Self, TypeVar
 
 from agentos_store.errors import InvalidValueError, NotFoundError, SchemaMismatchError
 from agentos_store.importers.agentos.audits import audit_row, read_audit
+from agentos_store.importers.agentos.circles import Acyclic
+from agentos_store.importers.agentos.governance import governance_row, read_inbox, read_verdict
 from agentos_store.importers.agentos.keys import KeySets
+from agentos_store.importers.agentos.links import (
+    DIFFERING,
+    merged_dependency,
+    merged_scope,
+    read_artifact,
+    read_dependency,
+    read_scope,
+)
 from agentos_store.importers.agentos.projects import read_project, read_repo
 from agentos_store.importers.agentos.records import (
+    ArtifactRecord,
     AuditRecord,
+    DependencyRecord,
+    InboxRecord,
     LineageRecord,
     ProjectRecord,
     RepoRecord,
+    ScopeRecord,
     SessionRecord,
     TaskRecord,
+    VerdictRecord,
 )
-from agentos_store.importers.agentos.references import SESSION_TABLES, References
+from agentos_store.importers.agentos.references import ASSIGNMENTS, SESSION_TABLES, References, pair
 from agentos_store.importers.agentos.report import Problem, SetAside
 from agentos_store.importers.agentos.row import Row
 from agentos_store.importers.agentos.sessions import merged, read_session
@@ -58,6 +74,11 @@ _TABLES: Final[Mapping[str, tuple[str, ...]]] = {
     "tasks": ("tasks",),
     "lineage": ("task_lineage",),
     "audits": ("task_audits",),
+    "dependencies": ("task_dependency",),
+    "scopes": ("task_repo_scope",),
+    "artifacts": ("task_artifact_ref",),
+    "verdicts": ("guardian_verdicts",),
+    "inbox": ("supervisor_inbox",),
 }
 
 
@@ -68,7 +89,7 @@ class NotYet:
     later: Mapping[str, int]
     """Tables with a place in the store that nothing brings there yet."""
     no_place: Mapping[str, int]
-    """Tables that the store has no place for."""
+    """Tables that the store has no place for; of the guardians' assignments those that no verdict took along."""
 
 
 def open_registry(path: str | os.PathLike[str]) -> Registry:
@@ -133,9 +154,7 @@ class Registry:
     def sessions(self) -> Iterator[SessionRecord | Problem]:
         """Give the sessions of all tables that have some; one that stands in several rows comes with the first."""
         for table in SESSION_TABLES:
-            for item in self._records(table, self._session):
-                if item is not None:
-                    yield item
+            yield from self._merged_records(table, self._session)
 
     def tasks(self, *, keep_status: bool = False) -> Iterator[TaskRecord | Problem]:
         """Give the tasks.
@@ -171,6 +190,101 @@ class Registry:
 
         yield from self._records("task_audits", read, take=audit_row)
 
+    def dependencies(self) -> Iterator[DependencyRecord | Problem]:
+        """Give what tasks depend on, in the order in which it was recorded; all rows of a pair come with its first."""
+        links = Acyclic()
+        refused = self._references.keys.fresh("refused")
+        before: dt.datetime | None = None
+
+        def read(row: Row) -> DependencyRecord | None:
+            nonlocal before
+            record = read_dependency(row, self._references, before)
+            first, *others = self._references.dependency_places(record.task_id, record.depends_on_task_id)
+            ends = pair(record.task_id, record.depends_on_task_id)
+            if row.rowid != first:
+                if self._references.keys.has(refused, ends):
+                    raise SetAside("an earlier row of the same pair was set aside, for it closes a circle")
+                return None
+            circle = links.add(record.task_id, record.depends_on_task_id)
+            if circle is not None:
+                self._references.keys.add(refused, ends)
+                raise SetAside(f"it closes a circle: {_way(circle)}")
+            before = record.created_at
+            rows = filter(None, (self._references.found(row.table, place) for place in others))
+            return merged_dependency(record, [read_dependency(other, self._references, before) for other in rows])
+
+        yield from self._merged_records("task_dependency", read)
+
+    def scopes(self) -> Iterator[ScopeRecord | Problem]:
+        """Give what tasks may touch, in the order in which it was recorded; rows that say the same come as one."""
+        before: dt.datetime | None = None
+
+        def read(row: Row) -> ScopeRecord | None:
+            nonlocal before
+            record = read_scope(row, self._references, before)
+            first, *others = self._references.scope_places(record.task_id, record.repo_id)
+            rows = [self._references.found(row.table, place) for place in (first, *others)] if others else []
+            try:
+                records = [read_scope(other, self._references, before) for other in rows if other is not None]
+            except SetAside:
+                raise SetAside(DIFFERING) from None
+            if others:
+                record = merged_scope(records[0], records[1:])
+            if row.rowid != first:
+                return None
+            before = record.created_at
+            return record
+
+        yield from self._merged_records("task_repo_scope", read)
+
+    def artifacts(self) -> Iterator[ArtifactRecord | Problem]:
+        """Give what tasks made or used, in the order in which it was recorded."""
+        refs = self._references.keys.fresh("ref")
+        before: dt.datetime | None = None
+
+        def read(row: Row) -> ArtifactRecord:
+            nonlocal before
+            record = read_artifact(row, self._references, refs, before)
+            before = record.created_at
+            return record
+
+        yield from self._records("task_artifact_ref", read)
+
+    def verdicts(self) -> Iterator[VerdictRecord | Problem]:
+        """Give what guardians decided, each with the assignment that led to it."""
+        ids = self._references.keys.fresh("id")
+        before: dt.datetime | None = None
+
+        def read(row: Row) -> VerdictRecord:
+            nonlocal before
+            record = read_verdict(row, self._references, ids, before)
+            before = record.created_at
+            return record
+
+        yield from self._records("guardian_verdicts", read, take=governance_row)
+        for found in self._source.rows(ASSIGNMENTS):
+            if isinstance(found, Problem):
+                yield found
+
+    def inbox(self) -> Iterator[InboxRecord | Problem]:
+        """Give the supervisor's events; those that were being processed wait again, for nobody here holds them."""
+        ids = self._references.keys.fresh("id")
+        before: dt.datetime | None = None
+
+        def read(row: Row) -> InboxRecord:
+            nonlocal before
+            record = read_inbox(row, self._references, ids, before)
+            before = record.created_at
+            return record
+
+        yield from self._records("supervisor_inbox", read, take=governance_row)
+
+    def rest(self) -> Iterator[Found | Problem]:
+        """Give the rows that no record has anything of, table by table, as they were found."""
+        left = self.not_yet()
+        for table in sorted({*left.later, *left.no_place}):
+            yield from self._unused_assignments() if table == ASSIGNMENTS else self._source.rows(table)
+
     def raw(self, table: str) -> Iterator[Found | Problem]:
         """Give the rows of any table as they were found, for an export of what has no place."""
         if table not in self._source.tables:
@@ -185,10 +299,31 @@ class Registry:
         """Count the rows of the tables that no iterator reads."""
         read = {VERSION_TABLE, *COLUMNS[Shape.AGENTOS]}
         counts = {table: self._source.count(table) for table in sorted(self._source.tables) if table not in read}
+        unused = sum(isinstance(found, Found) for found in self._unused_assignments())
+        if unused:
+            counts[ASSIGNMENTS] = unused
         return NotYet(
             later={table: number for table, number in counts.items() if table in LATER},
-            no_place={table: number for table, number in counts.items() if table not in LATER},
+            no_place={table: number for table, number in sorted(counts.items()) if table not in LATER},
         )
+
+    def _unused_assignments(self) -> Iterator[Found | Problem]:
+        if ASSIGNMENTS not in self._source.tables:
+            return
+        keys = self._references.keys
+        used = keys.fresh("assignment")
+        for verdict in self.verdicts():
+            if isinstance(verdict, VerdictRecord) and verdict.assignment_row is not None:
+                keys.add(used, str(verdict.assignment_row))
+        for found in self._source.rows(ASSIGNMENTS):
+            if isinstance(found, Found) and not keys.has(used, str(found.rowid)):
+                yield found
+        keys.drop(used)
+
+    def _merged_records(self, table: str, read: Callable[[Row], T | None]) -> Iterator[T | Problem]:
+        for item in self._records(table, read):
+            if item is not None:
+                yield item
 
     def _records(
         self, table: str, read: Callable[[Row], T], *, take: Callable[[Found], Row] | None = None
@@ -242,3 +377,8 @@ class Registry:
             for column in there:
                 if column not in expected:
                     yield Problem(table, f"column {column}", "it is not known, so it is not read")
+
+
+def _way(circle: list[str]) -> str:
+    """Return the circle as text, its middle left out where it is long."""
+    return " → ".join(circle if len(circle) <= 10 else [*circle[:5], f"… {len(circle) - 10} more …", *circle[-5:]])

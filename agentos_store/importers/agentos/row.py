@@ -19,6 +19,7 @@ ORIGIN_KEY: Final = "agentos"
 KEY_LENGTH: Final = 255
 
 _CONTROL: Final = re.compile("[\x01-\x1f\x7f-\x9f]")
+_DIGITS: Final = re.compile("[0-9]{1,18}")
 _ULID: Final = re.compile("[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -180,6 +181,28 @@ class Row:
         if repeated:
             self.repaired(f"{column}: of a key that was there twice the last value is kept")
         return value
+
+    def loose_json(self, column: str) -> JSON:
+        """Return the value of a JSON text as plain JSON of the store; no JSON becomes ``{"unparsed": text}``, noted."""
+        text = self.text(column)
+        if text is None:
+            return None
+        try:
+            value, repeated = parse_json(text)
+        except ValueError:
+            self.repaired(f"{column}: it is no JSON; its text is kept as 'unparsed'")
+            return {"unparsed": text}
+        return self._scrubbed(column, value, repeated=repeated)
+
+    def count(self, column: str) -> int:
+        """Return a whole number that is not negative, 0 when there is none; anything else is noted."""
+        text = self.text(column)
+        if text is None:
+            return 0
+        if _DIGITS.fullmatch(text.strip()):
+            return int(text)
+        self.repaired(f"{column}: {_shown(text)} is no count, so it became 0")
+        return 0
 
     def plain(self, column: str, value: JSON) -> JSON:
         """Return a value that was read in another way as plain JSON of the store."""

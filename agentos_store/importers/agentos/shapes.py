@@ -32,6 +32,11 @@ _AUDITS: Final = (
     "audit_id task_id repo_id level event_type payload created_at decision_id source_event_ts supervisor_processed_at"
     " verdict_id"
 )
+_LINKS: Final = {
+    "task_dependency": "dependency_id task_id depends_on_task_id dependency_type reason created_at created_by metadata",
+    "task_repo_scope": "scope_id task_id repo_id scope path_filters created_at metadata",
+    "task_artifact_ref": "artifact_id task_id repo_id ref_type ref_value summary created_at metadata",
+}
 
 COLUMNS: Final[Mapping[Shape, Mapping[str, tuple[str, ...]]]] = {
     shape: {table: tuple(columns.split()) for table, columns in tables.items()}
@@ -46,6 +51,11 @@ COLUMNS: Final[Mapping[Shape, Mapping[str, tuple[str, ...]]]] = {
             "tasks": _TASKS,
             "task_lineage": "id task_id kind ref_id phase created_at metadata",
             "task_audits": _AUDITS,
+            **_LINKS,
+            "guardian_assignments": "assignment_id task_id guardian_code created_at reason_json status",
+            "guardian_verdicts": "verdict_id assignment_id task_id guardian_code status created_at verdict_json",
+            "supervisor_inbox": "event_id task_id event_type source payload received_at processed_at status"
+            " error_message retry_count",
         },
         Shape.DOCUMENT: {
             "projects": _PROJECTS,
@@ -54,6 +64,9 @@ COLUMNS: Final[Mapping[Shape, Mapping[str, tuple[str, ...]]]] = {
             "tasks": _TASKS,
             "task_lineage": "lineage_id task_id kind ref_id phase created_at metadata",
             "task_audits": _AUDITS,
+            **_LINKS,
+            "guardian_verdicts": "id task_id triggered_by policy_json decision reasons_json created_at",
+            "supervisor_inbox": "id task_id event_type event_ts payload_json status processed_at created_at",
         },
     }.items()
 }
@@ -68,22 +81,17 @@ KEYS: Final[Mapping[str, str]] = {
     "chat_sessions": "session_id",
     "webui_sessions": "session_id",
     "tasks": "task_id",
+    "guardian_assignments": "assignment_id",
 }
 """The column that names a row in the report; where there is none it is the row's number."""
 
 LATER: Final[AbstractSet[str]] = frozenset(
     {
         "chat_messages",
-        "guardian_assignments",
-        "guardian_verdicts",
         "kb_chunks",
         "kb_embeddings",
         "kb_sources",
         "memory_items",
-        "supervisor_inbox",
-        "task_artifact_ref",
-        "task_dependency",
-        "task_repo_scope",
         "webui_messages",
     }
 )

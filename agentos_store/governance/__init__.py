@@ -1,0 +1,1 @@
+"""Governance: the verdicts of guardians, and the inbox of the supervisor."""
