@@ -26,7 +26,8 @@ from agentos_store import Store, ensure_migrations
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
 from agentos_store.errors import ConflictError, StoreError
-from agentos_store.importers.agentos.load import Loader, import_registry
+from agentos_store.importers.agentos.load import import_registry
+from agentos_store.importers.agentos.loader import Loader
 from agentos_store.importers.agentos.records import (
     AuditRecord,
     LineageRecord,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import psycopg
-from psycopg.pq import TransactionStatus
 from sqlalchemy import URL, Engine, NullPool, create_engine
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import Pool, PoolProxiedConnection, QueuePool
@@ -16,109 +15,22 @@ from sqlalchemy.pool import Pool, PoolProxiedConnection, QueuePool
 from agentos_store.engine.capabilities import Capabilities
 from agentos_store.engine.door import Door
 from agentos_store.engine.fork import register
-from agentos_store.engine.postgresql.connect import DIALECT, connector, cursor_of, prepare
-from agentos_store.engine.postgresql.faults import is_disconnect, translate, translate_connect
+from agentos_store.engine.postgresql.connect import DIALECT, connector, prepare
+from agentos_store.engine.postgresql.connection import PostgreSQLConnection
+from agentos_store.engine.postgresql.faults import translate_connect
+from agentos_store.engine.postgresql.transaction import PostgreSQLTransaction
 from agentos_store.engine.retry import OnRetry, RetryPolicy
 from agentos_store.engine.session import Call, Session
 from agentos_store.engine.statement import Prepared, Statement
 from agentos_store.engine.urls import display
 from agentos_store.engine.version import read_revision_postgresql
-from agentos_store.errors import StoreError, TransientError, UnavailableError
+from agentos_store.errors import TransientError, UnavailableError
 from agentos_store.operation import Access, run_body
 
 M = TypeVar("M")
 
 POOL_EXHAUSTED = "pool"
 """The code of the error that says that all connections were in use for too long."""
-
-
-class PostgreSQLConnection:
-    """A driver connection, borrowed from the pool, that runs prepared statements."""
-
-    __slots__ = ("_backend", "_borrowed", "_found", "cursor", "raw")
-
-    def __init__(self, backend: PostgreSQLBackend, borrowed: PoolProxiedConnection) -> None:
-        raw: Any = borrowed.dbapi_connection
-        assert isinstance(raw, psycopg.Connection)
-        self._backend = backend
-        self._borrowed = borrowed
-        self.raw = raw
-        self._found: tuple[bool, int | None] | None = None
-        if not raw.autocommit:
-            # Of an engine that belongs to somebody else, who gets it back as it was.
-            self._found = raw.autocommit, raw.prepare_threshold
-            raw.autocommit = True
-            backend.prepare(raw)
-        self.cursor = cursor_of(raw, borrowed.info)
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What this database can do."""
-        return self._backend.capabilities
-
-    def prepared(self, statement: Statement[M]) -> Prepared[M]:
-        """Return the statement as it is compiled for this schema."""
-        return self._backend.prepared(statement)
-
-    def execute(self, prepared: Prepared[Any], values: list[object]) -> tuple[list[Any], int]:
-        """Execute and fetch everything, in one round trip."""
-        cursor = self.cursor
-        try:
-            cursor.execute(prepared.text, values)
-            result = cursor.pgresult
-            # Whether rows came is asked of libpq: psycopg's description of the columns is made anew at each look.
-            if result is None or result.nfields == 0:
-                return [], cursor.rowcount
-            rows = cursor.fetchall()
-        except psycopg.Error as error:
-            raise self.meaning(error) from None
-        return rows, len(rows)
-
-    def execute_many(self, prepared: Prepared[Any], values: Sequence[list[object]]) -> int:
-        """Execute once for each list of values, without waiting for each answer."""
-        try:
-            self.cursor.executemany(prepared.text, values)
-        except psycopg.Error as error:
-            raise self.meaning(error) from None
-        return self.cursor.rowcount
-
-    def command(self, text: str) -> None:
-        """Send a command that starts or ends something."""
-        try:
-            self.cursor.execute(text.encode(), prepare=False)
-        except psycopg.Error as error:
-            raise self.meaning(error) from None
-
-    def meaning(self, error: psycopg.Error) -> StoreError:
-        """Return the store's error for one of the driver's, and give up a connection that is of no more use."""
-        if is_disconnect(error):
-            self._backend.lost(self._borrowed)
-        return translate(error, waited=self._backend.lock_timeout)
-
-    def give_back(self) -> None:
-        """Return the connection to the pool, with nothing open on it."""
-        borrowed, raw = self._borrowed, self.raw
-        try:
-            if not borrowed.is_valid:
-                return
-            status = raw.info.transaction_status
-            if status is TransactionStatus.IDLE:
-                self._restore()
-            elif status in (TransactionStatus.INTRANS, TransactionStatus.INERROR) and not raw.closed:
-                try:
-                    self.cursor.execute(b"ROLLBACK", prepare=False)
-                    self._restore()
-                except psycopg.Error:
-                    borrowed.invalidate()
-            else:
-                # Closed, or in the middle of a statement that was interrupted.
-                borrowed.invalidate()
-        finally:
-            borrowed.close()
-
-    def _restore(self) -> None:
-        if self._found is not None:
-            self.raw.autocommit, self.raw.prepare_threshold = self._found
 
 
 class PostgreSQLBackend:
@@ -399,57 +311,6 @@ def lent_engine(url: URL, settings: Any) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
-
-
-class PostgreSQLTransaction:
-    """An explicit transaction on one connection."""
-
-    def __init__(self, connection: PostgreSQLConnection, door: Door, *, read_only: bool) -> None:
-        self._connection = connection
-        self._door = door
-        self._read_only = read_only
-        self._savepoint = False
-
-    def run(self, access: Access, body: Callable[[Session], Any]) -> Any:
-        """Run a body; one that writes gets a savepoint, so that its failure leaves the transaction usable."""
-        connection = self._connection
-        session = Session(connection, Call(), read_only=self._read_only)
-        try:
-            return self._run(access, body, session)
-        except TransientError as error:
-            # Whatever happened to the connection, the COMMIT was not sent.
-            error.outcome_unknown = False
-            raise
-
-    def _run(self, access: Access, body: Callable[[Session], Any], session: Session) -> Any:
-        connection = self._connection
-        if access.reads or self._read_only:
-            return run_body(body, session)
-        # The last operation's savepoint is let go in the round trip that sets this one's.
-        connection.command(
-            "RELEASE SAVEPOINT operation; SAVEPOINT operation" if self._savepoint else "SAVEPOINT operation"
-        )
-        self._savepoint = True
-        try:
-            return run_body(body, session)
-        except BaseException:
-            if connection.raw.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
-                connection.command("ROLLBACK TO SAVEPOINT operation")
-            raise
-
-    def end(self, *, commit: bool) -> None:
-        """Commit or roll back, and give the connection back."""
-        try:
-            if commit:
-                self._connection.command("COMMIT")
-                if self._connection.cursor.statusmessage != "COMMIT":
-                    # The server answers COMMIT with ROLLBACK when a statement had failed outside a savepoint.
-                    raise UnavailableError("a read had failed, so the transaction was rolled back")
-        finally:
-            try:
-                self._connection.give_back()
-            finally:
-                self._door.__exit__()
 
 
 def _begin(*, read_only: bool) -> str:
