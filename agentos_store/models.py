@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from agentos_store.agents.models import Agent
 from agentos_store.base import Base
-from agentos_store.conversations.models import Session, User
+from agentos_store.conversations.context_models import Context
+from agentos_store.conversations.message_models import Message
+from agentos_store.conversations.models import QuotaReservation, Session, User
+from agentos_store.conversations.tool_call_models import ToolCallRecord
 from agentos_store.governance.models import GuardianVerdict, SupervisorInboxEntry
 from agentos_store.housekeeping.models import ImportLedgerEntry, MaintenanceRun
 from agentos_store.projects.models import Project, ProjectRepo
@@ -15,11 +18,14 @@ __all__ = [
     "Agent",
     "AuditPruningPermit",
     "Base",
+    "Context",
     "GuardianVerdict",
     "ImportLedgerEntry",
     "MaintenanceRun",
+    "Message",
     "Project",
     "ProjectRepo",
+    "QuotaReservation",
     "Session",
     "SupervisorInboxEntry",
     "Task",
@@ -29,6 +35,7 @@ __all__ = [
     "TaskDependency",
     "TaskLineage",
     "TaskRepoScope",
+    "ToolCallRecord",
     "User",
 ]
 

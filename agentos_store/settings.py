@@ -24,6 +24,9 @@ ENV_FILE = ".env"
 
 DEFAULT_SQLITE_FILE = "./store/registry.sqlite"
 
+LARGEST_PAYLOAD = 256 * 1024 * 1024
+"""Bytes; PostgreSQL's JSONB holds no longer text."""
+
 LONGEST = 2_147_483.0
 """Seconds; PostgreSQL and SQLite both count their timeouts as milliseconds in 31 bits."""
 
@@ -101,6 +104,8 @@ class Settings(BaseSettings):
     migration_timeout: Seconds = 600.0
     """Seconds that a migrator waits for another one to finish."""
 
+    max_payload: Annotated[int, Field(ge=1024, le=LARGEST_PAYLOAD)] = 16 * 1024 * 1024
+    """Bytes, in UTF-8, that one text or JSON value may have."""
     durability: Literal["full", "process_crash"] = "full"
     """What a committed SQLite transaction survives: a power cut, or only the end of its process."""
     auto_migrate: Literal["verify", "on", "off"] = "verify"

@@ -14,16 +14,25 @@ from pathlib import Path
 from time import perf_counter
 
 from benchmarks import machine, report
+from benchmarks.conversations.works import WORKS as OF_CONVERSATIONS
+from benchmarks.conversations.writers import append_messages
 from benchmarks.measure import Contest, Outcome, hold
 from benchmarks.places import Place, open_place
 from benchmarks.startup import STARTS
 from benchmarks.works import WORKS
-from benchmarks.writers import TEAMS, Crowd, crowd
+from benchmarks.writers import Chore, Crowd, crowd, record_audits
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 BACKENDS = ("sqlite", "postgresql")
-CONTESTS: dict[str, Callable[[Place], AbstractContextManager[Contest]]] = {**WORKS, **STARTS}
-ON_SQLITE_ONLY = {"process", *TEAMS}
+CONTESTS: dict[str, Callable[[Place], AbstractContextManager[Contest]]] = {**WORKS, **OF_CONVERSATIONS, **STARTS}
+CROWDS: dict[str, tuple[Callable[[Place], Chore], str]] = {
+    "threads": (record_audits, "threads"),
+    "processes": (record_audits, "processes"),
+    "append-threads": (append_messages, "threads"),
+    "append-processes": (append_messages, "processes"),
+}
+"""What sixteen writers do, and what they are."""
+ON_SQLITE_ONLY = {"process", "threads", "processes", "append-processes"}
 
 
 def main() -> None:
@@ -37,7 +46,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="agentos-benchmarks-") as directory:
         text = _run(arguments, Path(directory))
     print(f"\n{text}\n{perf_counter() - started:.0f} s")
-    if arguments.only or arguments.backend:
+    if arguments.output is not None:
+        arguments.output.write_text(text, encoding="utf-8")
+    elif arguments.only or arguments.backend:
         print(f"{RESULTS.name} is only written by a run of everything")
     else:
         RESULTS.write_text(text, encoding="utf-8")
@@ -56,8 +67,10 @@ def _run(arguments: argparse.Namespace, directory: Path) -> str:
             facts.append((backend, place.version))
             for name in _chosen(arguments, backend):
                 print(f"{backend}: {name} …", flush=True)
-                if name in TEAMS:
-                    crowds.append(crowd(place, name, rounds=arguments.rounds, seconds=arguments.seconds))
+                if name in CROWDS:
+                    make, kind = CROWDS[name]
+                    chore = make(place)
+                    crowds.append(crowd(place, chore, kind, rounds=arguments.rounds, seconds=arguments.seconds))
                     continue
                 with CONTESTS[name](place) as contest:
                     outcomes.append(hold(contest, rounds=arguments.rounds, seconds=arguments.seconds))
@@ -66,17 +79,21 @@ def _run(arguments: argparse.Namespace, directory: Path) -> str:
 
 
 def _chosen(arguments: argparse.Namespace, backend: str) -> Iterator[str]:
-    for name in (*CONTESTS, *TEAMS):
-        if arguments.only in (None, name) and (backend == "sqlite" or name not in ON_SQLITE_ONLY):
+    for name in (*CONTESTS, *CROWDS):
+        if (not arguments.only or name in arguments.only) and (backend == "sqlite" or name not in ON_SQLITE_ONLY):
             yield name
+
+
+_ONLY = f"some works of {', '.join([*CONTESTS, *CROWDS])}; the results are only printed"
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each work (5)")
     parser.add_argument("--seconds", type=float, default=1.5, help="seconds of a round, all contestants together (1.5)")
-    parser.add_argument("--only", choices=[*CONTESTS, *TEAMS], help="one work; the results are only printed")
+    parser.add_argument("--only", nargs="+", choices=[*CONTESTS, *CROWDS], metavar="WORK", help=_ONLY)
     parser.add_argument("--backend", choices=BACKENDS, help="one database; the results are only printed")
+    parser.add_argument("--output", type=Path, help=f"where the results go ({RESULTS.name}, for a run of everything)")
     arguments = parser.parse_args()
     if arguments.rounds < 1 or arguments.seconds <= 0:
         parser.error("there must be a round, and it must take some time")

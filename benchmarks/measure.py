@@ -29,6 +29,10 @@ class Contestant:
     name: str
     operate: Callable[[], object]
     """Do it once."""
+    prepare: Callable[[int], object] | None = None
+    """Make ready for so many operations; it is not measured."""
+    beside: str | None = None
+    """The contestant whose time is 1 for this one, where that is not the contest's baseline."""
 
 
 @dataclass(slots=True)
@@ -113,8 +117,11 @@ class _Times:
         self._operations: list[int] = []
         self._cpu = 0
 
-    def run_block(self, operate: Callable[[], object], size: int) -> None:
+    def run_block(self, contestant: Contestant, size: int) -> None:
         """Operate so often."""
+        if contestant.prepare is not None:
+            contestant.prepare(size)
+        operate = contestant.operate
         clock, note = perf_counter_ns, self._operations.append
         cpu = process_time_ns()
         for _ in range(size):
@@ -140,12 +147,13 @@ def hold(contest: Contest, *, rounds: int, seconds: float) -> Outcome:
         gc.collect()
         for turn in range(turns):
             for contestant in _rotated(contest.contestants, turn):
-                times[contestant.name].run_block(contestant.operate, size)
+                times[contestant.name].run_block(contestant, size)
             contest.operations += size
         for each in times.values():
             each.end_round()
-    base = times[contest.baseline]
-    lines = tuple(_line(name, each, base) for name, each in times.items())
+    lines = tuple(
+        _line(each.name, times[each.name], times[each.beside or contest.baseline]) for each in contest.contestants
+    )
     return Outcome(
         contest.work, contest.backend, contest.baseline, lines, size * turns * rounds, own_cpu=contest.own_cpu
     )
@@ -165,10 +173,10 @@ def percentile(ordered: Sequence[float], part: float) -> float:
 def _block_size(contest: Contest, seconds: float, turns: int) -> int:
     """Warm up, and return how many operations of each contestant make a turn."""
     for contestant in contest.contestants:
-        _Times().run_block(contestant.operate, contest.warm_up)
+        _Times().run_block(contestant, contest.warm_up)
     started = perf_counter()
     for contestant in contest.contestants:
-        _Times().run_block(contestant.operate, contest.warm_up)
+        _Times().run_block(contestant, contest.warm_up)
     needed = (perf_counter() - started) / contest.warm_up
     contest.operations += 2 * contest.warm_up
     return max(ceil(contest.least / turns), int(seconds / needed / turns))

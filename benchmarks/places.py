@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from sqlalchemy import make_url
+
 from agentos_store import Store, ensure_migrations
 from agentos_store.testing import Databases, PostgresServer
 from benchmarks import rows
@@ -20,6 +22,8 @@ from benchmarks.raw_sqlite import RawSQLite
 from benchmarks.tables import engine_of
 
 Raw = RawSQLite | RawPostgreSQL
+RAW_OF: dict[str, type[Raw]] = {"sqlite": RawSQLite, "postgresql": RawPostgreSQL}
+"""By the backend."""
 
 FIRST_TASK = "01BENCHMARK000000000000000"
 """A task that is pending, in every database."""
@@ -42,6 +46,9 @@ class Place(Protocol):
     def database(self) -> str:
         """Return the URL of a new database that is migrated and holds one task."""
 
+    def copy(self, url: str) -> str:
+        """Return the URL of a copy of a database that has settled; it is only there to be copied from now on."""
+
     def raw(self, url: str) -> Raw:
         """Return the driver alone."""
 
@@ -62,9 +69,18 @@ class SQLitePlace:
         _prepare(f"sqlite:///{self._template}")
 
     def database(self) -> str:
-        """Copy the template, which nobody has open."""
+        """Copy the template."""
+        return self._copy(self._template)
+
+    def copy(self, url: str) -> str:
+        """Copy the file."""
+        path = make_url(url).database
+        assert path is not None
+        return self._copy(Path(path))
+
+    def _copy(self, path: Path) -> str:
         self._count += 1
-        return f"sqlite:///{shutil.copy(self._template, self._directory / f'{self._count}.sqlite')}"
+        return f"sqlite:///{shutil.copy(path, self._directory / f'{self._count}.sqlite')}"
 
     def raw(self, url: str) -> Raw:
         """Return the driver alone."""
@@ -86,6 +102,7 @@ class PostgreSQLPlace:
         self._made: list[str] = []
         self._template = self._new(None)
         _prepare(self._template)
+        self._databases.seal(self._template)
         asked = ("server_version", "fsync", "synchronous_commit", "full_page_writes")
         with contextlib.closing(RawPostgreSQL.open(server.url)) as raw:
             version, *settings = (raw.setting(name) for name in asked)
@@ -95,6 +112,12 @@ class PostgreSQLPlace:
     def database(self) -> str:
         """Copy the template."""
         return self._new(self._template)
+
+    def copy(self, url: str) -> str:
+        """Let the server copy it."""
+        # Whoever connected meanwhile would be in the way, autovacuum too.
+        self._databases.seal(url)
+        return self._new(url)
 
     def _new(self, template: str | None) -> str:
         self._made.append(self._databases.create(template))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, LiteralString, Self
+from typing import Any, LiteralString
 
-import psycopg
-
-from agentos_store.testing.postgres import connect
 from benchmarks import rows
+from benchmarks.drivers import PostgreSQLDriver
 from benchmarks.measure import NotHonestError
 
 # The head is moved and read in one go: of two writers the second sees what the first has left.
@@ -51,24 +49,8 @@ LAST_KEY: LiteralString = """
     SELECT created_at, task_id FROM tasks WHERE status = %s ORDER BY created_at, task_id LIMIT 1 OFFSET %s"""
 
 
-class RawPostgreSQL:
+class RawPostgreSQL(PostgreSQLDriver):
     """One connection and one cursor."""
-
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self.connection = connection
-        self.cursor = connection.cursor()
-
-    @classmethod
-    def open(cls, url: str) -> Self:
-        """Connect in autocommit mode."""
-        return cls(connect(url))
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.connection.close()
-
-    def _execute(self, text: LiteralString, values: Any) -> psycopg.Cursor[Any]:
-        return self.cursor.execute(text, values, prepare=True)
 
     def record(self, task_id: str) -> None:
         """Add an audit and move the head."""
@@ -114,11 +96,6 @@ class RawPostgreSQL:
     def revision(self) -> Any:
         """Ask for the revision."""
         return self._execute("SELECT revision FROM agentos_store_version", ()).fetchone()
-
-    def setting(self, name: str) -> str:
-        """Ask for a setting of the server."""
-        (found,) = self._execute("SELECT current_setting(%s)", (name,)).fetchall()
-        return str(found[0])
 
     @staticmethod
     def keys(page: Sequence[Any]) -> Sequence[str]:

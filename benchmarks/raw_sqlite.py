@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Self
-
-from sqlalchemy import make_url
+from collections.abc import Sequence
+from typing import Any
 
 from benchmarks import rows
+from benchmarks.drivers import SQLiteDriver
 from benchmarks.measure import NotHonestError
 
 HEAD = "SELECT head_hash, length FROM task_audit_heads WHERE task_id = ?"
@@ -42,38 +39,8 @@ OFFSET_PAGE = "SELECT * FROM tasks WHERE status = ? ORDER BY created_at, task_id
 LAST_KEY = "SELECT created_at, task_id FROM tasks WHERE status = ? ORDER BY created_at, task_id LIMIT 1 OFFSET ?"
 
 
-class RawSQLite:
+class RawSQLite(SQLiteDriver):
     """One connection."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
-
-    @classmethod
-    def open(cls, url: str) -> Self:
-        """Connect as durably as the library does."""
-        path = make_url(url).database
-        assert path is not None
-        connection = sqlite3.connect(path, isolation_level=None, timeout=30.0)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA recursive_triggers=ON")
-        connection.execute("PRAGMA journal_size_limit=67108864")
-        return cls(connection)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.connection.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self.connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self.connection.execute("ROLLBACK")
-            raise
-        self.connection.execute("COMMIT")
 
     def record(self, task_id: str) -> None:
         """Add an audit and move the head."""

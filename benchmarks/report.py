@@ -15,10 +15,12 @@ is the median operation of a round, and of these the median over the rounds. A r
 is made within each round; its spread is that of the rounds. "Own CPU" is the processor time that an operation takes in
 the client's process, which waiting for the disk and for the server does not hide. "raw driver" is sqlite3 or psycopg
 alone writing the same rows with the same indexes and the same durability (SQLite: WAL, `synchronous=FULL`; PostgreSQL:
-one prepared statement, one round trip).
+prepared statements, one round trip, two where a list is read, compared and added to).
 
 Afterwards the rows were counted: each contestant had written as many as the others (of sixteen writers: as many as it
-said), and readers had read the same tasks. The library verified every audit chain, those of the other contestants too.
+said), and readers had read the same tasks, sessions and messages. The library verified every audit chain, those of the
+other contestants too. The messages of each conversation were numbered without a gap, its counters were right, and the
+last ones were alike, whoever had written them.
 """
 
 
@@ -54,13 +56,14 @@ def _ratio(spread: Spread) -> tuple[str, str]:
 
 
 def _crowd_table(crowd: Crowd) -> str:
-    columns = ["", "records/s", "least – most", "ratio", "least – most", "p50", "p99", "longest", "errors"]
+    columns = ["", f"{crowd.unit}/s", "least – most", "ratio", "least – most", "p50", "p99", "longest", "errors"]
     lines = [_row(columns), _row(["---", *["---:"] * (len(columns) - 1)])]
     for line in crowd.lines:
         rate = [f"{line.rate.middle:,.0f}", f"{line.rate.least:,.0f} – {line.rate.largest:,.0f}"]
         waits = [_time(time) for time in (line.middle, line.nearly_all, line.longest)]
         lines.append(_row([line.name, *rate, *_ratio(line.ratio), *waits, str(line.errors)]))
-    return f"## {crowd.kind} record audits in one SQLite file\n\n" + "\n".join(lines) + "\n"
+    where = "in one SQLite file" if crowd.backend == "sqlite" else f"on {crowd.backend}"
+    return f"## {crowd.kind} {crowd.what} {where}\n\n" + "\n".join(lines) + "\n"
 
 
 def _titled(work: str) -> str:

@@ -47,7 +47,11 @@ def written(moment: dt.datetime) -> str:
 
 def compact(value: object) -> str:
     """Return the JSON text that is stored and hashed."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _write(value)
+
+
+# Kept, for ``json.dumps`` makes one at each call when it is told how to write.
+_write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def content_hash(task_id: str, event_type: str, payload: str, created_at: str) -> str:

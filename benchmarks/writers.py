@@ -1,4 +1,4 @@
-"""Sixteen writers at once on one SQLite file, each on the chain of a task of its own."""
+"""Sixteen writers at once on one database, each at a chain or a conversation of its own."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 import itertools
 import multiprocessing
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from time import perf_counter_ns
 from typing import Any, Protocol
@@ -16,8 +17,7 @@ from agentos_store import Store
 from benchmarks import rows
 from benchmarks.measure import Spread, percentile
 from benchmarks.ours import Ours
-from benchmarks.places import Place, verify
-from benchmarks.raw_sqlite import RawSQLite
+from benchmarks.places import RAW_OF, Place, verify
 
 WRITERS = 16
 OURS = "agentos_store"
@@ -26,17 +26,27 @@ PATIENCE = 60.0
 """Seconds that a writer is waited for after its time is over."""
 
 
-class Recorder(Protocol):
-    """Whoever can record an audit."""
-
-    def record(self, task_id: str) -> None:
-        """Record one."""
+class Writer(Protocol):
+    """Whoever has a database open."""
 
     def close(self) -> None:
         """End."""
 
 
-OPEN: dict[str, Callable[[str], Recorder]] = {OURS: Ours.open, RAW: RawSQLite.open}
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """What each of the writers does over and over; processes are sent it, so its functions belong to modules."""
+
+    what: str
+    unit: str
+    open: Mapping[str, Callable[[str], Any]]
+    """By the contestant."""
+    begin: Callable[[Any, int], Callable[[], object]]
+    """Return what the writer with this number does, given what it has open."""
+    prepare: Callable[[Place], str]
+    """Return the URL of a database that is ready for the writers."""
+    verify: Callable[[str, str, int], None]
+    """See that this contestant has written so often, at this URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +54,9 @@ class Written:
     """What one writer did in a round."""
 
     times: list[int]
-    """Nanoseconds of each record."""
+    """Nanoseconds of each operation."""
     in_time: int
-    """Records that were stored before the round was over; one that waited may be stored long after."""
+    """Operations that were stored before the round was over; one that waited may be stored long after."""
     errors: int
 
 
@@ -56,11 +66,11 @@ class Line:
 
     name: str
     rate: Spread
-    """Records in a second."""
+    """Operations in a second."""
     ratio: Spread
     """Of the rate to the raw driver's."""
     middle: float
-    """Seconds of a record: the median, the 99th percentile and the longest, of all rounds."""
+    """Seconds of an operation: the median, the 99th percentile and the longest, of all rounds."""
     nearly_all: float
     longest: float
     errors: int
@@ -71,6 +81,9 @@ class Crowd:
     """What came out."""
 
     kind: str
+    what: str
+    unit: str
+    backend: str
     lines: tuple[Line, ...]
 
 
@@ -84,14 +97,14 @@ class Team(Protocol):
         """Close what they have open."""
 
 
-def _write(recorder: Recorder, task_id: str, seconds: float) -> Written:
+def _write(operate: Callable[[], object], seconds: float) -> Written:
     times: list[int] = []
     in_time = errors = 0
     end = perf_counter_ns() + round(seconds * 1e9)
     while (before := perf_counter_ns()) < end:
         try:
-            recorder.record(task_id)
-        except Exception:  # noqa: BLE001  whatever it is, the record is not stored
+            operate()
+        except Exception:  # noqa: BLE001  whatever it is, nothing is stored
             errors += 1
         else:
             after = perf_counter_ns()
@@ -103,9 +116,10 @@ def _write(recorder: Recorder, task_id: str, seconds: float) -> Written:
 class Threads:
     """Threads of this process; they share a store, and each has a raw connection of its own."""
 
-    def __init__(self, urls: dict[str, str]) -> None:
+    def __init__(self, chore: Chore, urls: dict[str, str]) -> None:
+        self._chore = chore
         self._urls = urls
-        self._store = Ours.open(urls[OURS])
+        self._store = chore.open[OURS](urls[OURS])
 
     def write(self, name: str, seconds: float) -> list[Written]:
         """Start sixteen threads and wait for them."""
@@ -114,11 +128,12 @@ class Threads:
 
         def run(number: int) -> None:
             # A connection of the driver belongs to the thread that opened it.
-            recorder = self._store if name == OURS else OPEN[name](self._urls[name])
+            writer = self._store if name == OURS else self._chore.open[name](self._urls[name])
+            operate = self._chore.begin(writer, number)
             barrier.wait()
-            written.append(_write(recorder, _task(number), seconds))
-            if recorder is not self._store:
-                recorder.close()
+            written.append(_write(operate, seconds))
+            if writer is not self._store:
+                writer.close()
 
         threads = [threading.Thread(target=run, args=(number,)) for number in range(WRITERS)]
         for thread in threads:
@@ -135,13 +150,13 @@ class Threads:
 class Processes:
     """Processes that are started once; each opens both contestants."""
 
-    def __init__(self, urls: dict[str, str]) -> None:
+    def __init__(self, chore: Chore, urls: dict[str, str]) -> None:
         context = multiprocessing.get_context("spawn")
         barrier = context.Barrier(WRITERS)
         self._members: list[tuple[Any, Connection]] = []
         for number in range(WRITERS):
             ours, theirs = context.Pipe()
-            member = context.Process(target=_serve, args=(number, urls, theirs, barrier), daemon=True)
+            member = context.Process(target=_serve, args=(number, chore, urls, theirs, barrier), daemon=True)
             member.start()
             theirs.close()
             self._members.append((member, ours))
@@ -167,44 +182,40 @@ class Processes:
             member.join(PATIENCE)
 
 
-def _serve(number: int, urls: dict[str, str], connection: Connection, barrier: Any) -> None:
-    recorders = {name: OPEN[name](url) for name, url in urls.items()}
+def _serve(number: int, chore: Chore, urls: dict[str, str], connection: Connection, barrier: Any) -> None:
+    writers: dict[str, Writer] = {name: chore.open[name](url) for name, url in urls.items()}
+    operations = {name: chore.begin(writer, number) for name, writer in writers.items()}
     connection.send("ready")
     while (order := connection.recv()) is not None:
         name, seconds = order
         barrier.wait()
-        connection.send(_write(recorders[name], _task(number), seconds))
-    for recorder in recorders.values():
-        recorder.close()
+        connection.send(_write(operations[name], seconds))
+    for writer in writers.values():
+        writer.close()
 
 
-TEAMS: dict[str, Callable[[dict[str, str]], Team]] = {"threads": Threads, "processes": Processes}
+TEAMS: dict[str, Callable[[Chore, dict[str, str]], Team]] = {"threads": Threads, "processes": Processes}
 
 
-def crowd(place: Place, kind: str, *, rounds: int, seconds: float) -> Crowd:
+def crowd(place: Place, chore: Chore, kind: str, *, rounds: int, seconds: float) -> Crowd:
     """Let sixteen writers of each contestant write in turns."""
-    urls = {name: place.database() for name in OPEN}
-    for url in urls.values():
-        with Store.open(url) as store:
-            for number in range(WRITERS):
-                store.tasks.create(task_id=_task(number), title=rows.TITLE)
-    done: dict[str, list[list[Written]]] = {name: [] for name in OPEN}
+    urls = {name: chore.prepare(place) for name in chore.open}
+    done: dict[str, list[list[Written]]] = {name: [] for name in urls}
     warm_up: dict[str, list[Written]] = {}
-    with contextlib.closing(TEAMS[kind](urls)) as team:
-        for name in OPEN:
+    with contextlib.closing(TEAMS[kind](chore, urls)) as team:
+        for name in urls:
             warm_up[name] = team.write(name, seconds / 5)
         for number in range(rounds):
-            for name in _turned(list(OPEN), number):
+            for name in _turned(list(urls), number):
                 done[name].append(team.write(name, seconds))
     for name, url in urls.items():
-        records = sum(len(each.times) for each in itertools.chain(warm_up[name], *done[name]))
-        verify({name: url}, expected=records)
+        chore.verify(name, url, sum(len(each.times) for each in itertools.chain(warm_up[name], *done[name])))
     rates = {
         name: Spread(tuple(sum(writer.in_time for writer in team) / seconds for team in many))
         for name, many in done.items()
     }
-    lines = tuple(_line(name, rates[name], rates[RAW], done[name]) for name in OPEN)
-    return Crowd(f"{WRITERS} {kind}", lines)
+    lines = tuple(_line(name, rates[name], rates[RAW], done[name]) for name in urls)
+    return Crowd(f"{WRITERS} {kind}", chore.what, chore.unit, place.name, lines)
 
 
 def _line(name: str, rate: Spread, baseline: Spread, done: Sequence[Sequence[Written]]) -> Line:
@@ -227,3 +238,25 @@ def _turned(names: list[str], number: int) -> Iterator[str]:
 
 def _task(number: int) -> str:
     return f"01WRITER{number:018d}"
+
+
+def _prepare_tasks(place: Place) -> str:
+    url = place.database()
+    with Store.open(url) as store:
+        for number in range(WRITERS):
+            store.tasks.create(task_id=_task(number), title=rows.TITLE)
+    return url
+
+
+def _begin_recording(recorder: Any, number: int) -> Callable[[], object]:
+    return partial(recorder.record, _task(number))
+
+
+def _verify_audits(name: str, url: str, expected: int) -> None:
+    verify({name: url}, expected=expected)
+
+
+def record_audits(place: Place) -> Chore:
+    """Record audits, each at the chain of a task of its own."""
+    ways = {OURS: Ours.open, RAW: RAW_OF[place.name].open}
+    return Chore("record audits", "records", ways, _begin_recording, _prepare_tasks, _verify_audits)

@@ -42,6 +42,11 @@ class Planned:
         found: Capabilities = self.inner.capabilities
         return found
 
+    @property
+    def max_payload(self) -> int:
+        found: int = self.inner.max_payload
+        return found
+
     def prepared(self, statement: Statement[Any]) -> Prepared[Any]:
         found: Prepared[Any] = self.inner.prepared(statement)
         return found

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import datetime as dt
-import json
-import re
-import sqlite3
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from agentos_store import ensure_migrations
 from agentos_store.agents.models import Agent
-from agentos_store.base import Base
 from agentos_store.conversations.models import Session
-from agentos_store.engine.postgresql.connect import DIALECT as POSTGRESQL
-from agentos_store.engine.sqlite.connection import DIALECT as SQLITE
-from agentos_store.engine.sqlite.functions import register_functions
 from agentos_store.engine.statement import Statement
 from agentos_store.page import Listing
 from agentos_store.projects import repository as projects
@@ -28,45 +17,16 @@ from agentos_store.projects.models import Project, ProjectRepo
 from agentos_store.tasks import audits, graph, lineage, trail, transition, verification
 from agentos_store.tasks import repository as tasks
 from agentos_store.tasks.models import Task, TaskAudit, TaskAuditHead, TaskLineage
-from agentos_store.testing import Databases, reset_schema
-from agentos_store.testing.postgres import connect
+from tests.plans import ROWS, START, Plans, at, filled, insert, mixed, some_row
 
-ROWS = 20_000
-START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 LARGE = {"tasks", "task_audits", "task_audit_heads", "task_lineage", "projects", "project_repos"}
 
 
-def at(number: int) -> dt.datetime:
-    return START + dt.timedelta(seconds=number)
-
-
-def mixed(number: int, rows: int = ROWS) -> int:
-    """Return a number for each number, in another order: rows do not lie in the table as they are listed."""
-    return number * 7919 % rows
-
-
-def some_row(model: type[Base], **values: Any) -> dict[str, Any]:
-    """Return a row with something in every column that needs it."""
-    kinds = {"Int64": 0, "UTCDateTime": START, "JSONValue": {}, "Boolean": True, "Text": "", "Identifier": "x"}
-    kinds |= {"Money": 0, "Reference": ""}
-    row: dict[str, Any] = {}
-    for column in model.table().columns:
-        if not column.nullable and column.identity is None:
-            values_of = getattr(column.type, "values", None)
-            row[column.name] = values_of[0] if values_of else kinds[type(column.type).__name__]
-            if getattr(column.type, "kind", None) == "array":
-                row[column.name] = []
-    return row | values
-
-
 def fill(engine: sa.Engine) -> None:
-    def insert(model: type[Base], rows: Iterator[dict[str, Any]]) -> None:
-        with engine.begin() as connection:
-            connection.execute(sa.insert(model.table()), list(rows))
-
-    insert(Session, (some_row(Session, id=f"s{n}") for n in range(200)))
-    insert(Agent, (some_row(Agent, agent_id=f"a{n}") for n in range(200)))
+    insert(engine, Session, (some_row(Session, id=f"s{n}") for n in range(200)))
+    insert(engine, Agent, (some_row(Agent, agent_id=f"a{n}") for n in range(200)))
     insert(
+        engine,
         Project,
         (
             some_row(
@@ -81,6 +41,7 @@ def fill(engine: sa.Engine) -> None:
         ),
     )
     insert(
+        engine,
         ProjectRepo,
         (
             some_row(ProjectRepo, project_id=f"p{n % 50}", repo_id=f"r{mixed(n, 5000):06}", role="code")
@@ -88,6 +49,7 @@ def fill(engine: sa.Engine) -> None:
         ),
     )
     insert(
+        engine,
         Task,
         (
             some_row(
@@ -109,6 +71,7 @@ def fill(engine: sa.Engine) -> None:
         ),
     )
     insert(
+        engine,
         TaskAudit,
         (
             some_row(
@@ -126,6 +89,7 @@ def fill(engine: sa.Engine) -> None:
         ),
     )
     insert(
+        engine,
         TaskAuditHead,
         (
             {
@@ -140,6 +104,7 @@ def fill(engine: sa.Engine) -> None:
         ),
     )
     insert(
+        engine,
         TaskLineage,
         (
             some_row(TaskLineage, task_id=f"t{n % 2000:06}", kind=f"kind{n % 200}", ref_id=f"ref{n // 4}")
@@ -148,126 +113,9 @@ def fill(engine: sa.Engine) -> None:
     )
 
 
-class Plans:
-    """Explains statements on one filled database."""
-
-    generic = False
-
-    def check(
-        self, statement: Statement[Any], values: Mapping[str, object], *, sorts: bool = False, scans: bool = False
-    ) -> None:
-        """Raise AssertionError, with the plan, for a scan of a large table or for a sort."""
-        raise NotImplementedError
-
-
-class SQLitePlans(Plans):
-    def __init__(self, path: Path) -> None:
-        engine = sa.create_engine(f"sqlite:///{path}", hide_parameters=True)
-        sa.event.listen(engine, "connect", lambda raw, _: register_functions(raw))
-        fill(engine)
-        engine.dispose()
-        self.raw = sqlite3.connect(path)
-        register_functions(self.raw)
-        self.raw.execute("ANALYZE")
-
-    def check(
-        self, statement: Statement[Any], values: Mapping[str, object], *, sorts: bool = False, scans: bool = False
-    ) -> None:
-        prepared = statement.prepare(SQLITE, None)
-        rows = self.raw.execute("EXPLAIN QUERY PLAN " + prepared.text, prepared.encode(values))
-        plan = [row[3] for row in rows]
-        shown = "\n".join([prepared.text, *plan])
-        for line in plan:
-            scanned = re.match(r"SCAN (\w+)", line)
-            if scanned and scanned[1] in LARGE:
-                assert scans, shown
-            if "TEMP B-TREE" in line or "MULTI-INDEX" in line:
-                assert sorts, shown
-
-
-class PostgreSQLPlans(Plans):
-    def __init__(self, url: str, schema: str) -> None:
-        engine = sa.create_engine(url, hide_parameters=True, execution_options={"schema_translate_map": {None: schema}})
-        fill(engine)
-        engine.dispose()
-        self.schema = schema
-        self.raw = connect(url)
-        self.raw.execute("VACUUM ANALYZE")
-        # To sort a few rows, or to read what lies together, may be cheaper in this small database. What is tested is
-        # that there is an index that makes it needless in a large one.
-        for setting in ("enable_seqscan", "enable_bitmapscan", "enable_sort", "enable_incremental_sort"):
-            self.raw.execute(f"SET {setting} = off".encode())
-        self.raw.execute("SET random_page_cost = 1.1")
-
-    def check(
-        self, statement: Statement[Any], values: Mapping[str, object], *, sorts: bool = False, scans: bool = False
-    ) -> None:
-        self.raw.execute(b"SET enable_sort = " + (b"on" if sorts else b"off"))
-        prepared = statement.prepare(POSTGRESQL, self.schema)
-        encoded = prepared.encode(values)
-        found = self.raw.execute(b"EXPLAIN (FORMAT JSON) " + prepared.text.encode(), encoded).fetchone()
-        assert found is not None
-        self._judge(prepared.text, found[0][0]["Plan"], sorts=sorts, scans=scans)
-        # A statement that is used often may get a plan that knows no values.
-        numbers = iter(range(1, len(encoded) + 1))
-        text = re.sub("%s", lambda _: f"${next(numbers)}", prepared.text).replace("%%", "%")
-        arguments = ", ".join(["NULL"] * len(encoded))
-        self.raw.execute("SET plan_cache_mode = force_generic_plan")
-        self.raw.execute(f"PREPARE explained AS {text}".encode())
-        try:
-            call = f"EXECUTE explained({arguments})" if encoded else "EXECUTE explained"
-            found = self.raw.execute(f"EXPLAIN (FORMAT JSON) {call}".encode()).fetchone()
-        finally:
-            self.raw.execute("DEALLOCATE explained")
-            self.raw.execute("RESET plan_cache_mode")
-        assert found is not None
-        # Without the values it takes the rare status for a frequent one, and walks through all rows in order.
-        self._judge(prepared.text, found[0][0]["Plan"], sorts=sorts, scans=True)
-
-    def _judge(self, text: str, plan: dict[str, Any], *, sorts: bool, scans: bool) -> None:
-        shown = text + "\n" + json.dumps(plan, indent=1)
-        for node in nodes(plan):
-            kind, table = node["Node Type"], node.get("Relation Name")
-            if kind in {"Seq Scan", "Parallel Seq Scan"}:
-                assert table not in LARGE, shown
-            if kind in {"Index Scan", "Index Only Scan"} and table in LARGE and "Index Cond" not in node:
-                assert scans, shown
-            if kind in {"Sort", "Incremental Sort"} and not sorts:
-                # One row that a unique key finds is in order.
-                assert node["Plan Rows"] <= 1, shown
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from nodes(child)
-
-
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def plans(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plans]:
-    if request.param == "sqlite":
-        path = tmp_path_factory.mktemp("plans") / "registry.sqlite"
-        ensure_migrations(f"sqlite:///{path}")
-        made = SQLitePlans(path)
-        with contextlib.closing(made.raw):
-            yield made
-        return
-    server = request.getfixturevalue("postgres_url")
-    databases = Databases(server)
-    can_create = databases.can_create()
-    url, schema = (databases.create(), "public") if can_create else (server, "agentos_test_plans")
-    if not can_create:
-        reset_schema(server, schema)
-    try:
-        ensure_migrations(url, schema=schema)
-        found = PostgreSQLPlans(url, schema)
-        with contextlib.closing(found.raw):
-            yield found
-    finally:
-        if can_create:
-            databases.drop(url)
-        else:
-            reset_schema(server, schema)
+    yield from filled(request, tmp_path_factory, fill, LARGE)
 
 
 VALUES: dict[str, object] = {

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from agentos_store import Store
-from agentos_store.errors import InvalidValueError, StoreError
+from agentos_store import Settings, Store
+from agentos_store.errors import InvalidValueError, PayloadTooLargeError, StoreError
 
 
 def outcome(call: Callable[[], Any]) -> tuple[str, Any]:
@@ -317,12 +317,21 @@ def test_nesting_up_to_500_is_stored_and_deeper_is_refused(both: list[Store], le
             assert one[1][0].startswith(f"{field}[" if field != "metadata" else "metadata.a[")
 
 
-def test_a_payload_of_100_megabytes_is_stored_on_both(both: list[Store]) -> None:
-    payload = "x" * 100_000_000
+def test_a_payload_of_100_megabytes_is_refused_on_both(both: list[Store]) -> None:
     for store in both:
+        with pytest.raises(PayloadTooLargeError) as caught:
+            store.tasks.create(title="t", payload="x" * 100_000_000)
+        assert (caught.value.name, caught.value.size) == ("payload", 100_000_002)
+        assert store.tasks.count() == 0
+
+
+def test_a_payload_of_100_megabytes_is_stored_where_the_limit_allows(url: str) -> None:
+    payload = "x" * 100_000_000
+    with Store.open(url, settings=Settings.load(max_payload=100_000_002)) as store:
         task = store.tasks.create(title="t", payload=payload)
         assert store.tasks.get(task.task_id).payload == payload
-        store.tasks.delete(task.task_id)
+        with pytest.raises(PayloadTooLargeError):
+            store.tasks.create(title="t", payload=payload + "x")
 
 
 NAMED: list[tuple[str, dict[str, Any]]] = [

@@ -12,6 +12,10 @@ from agentos_store.cli.output import AsJSON, echo, errors, print_json, print_tab
 from agentos_store.cli.where import where
 from agentos_store.importers.report import ImportReport
 
+KeepStatus = Annotated[
+    bool, typer.Option("--keep-status", help="Let tasks that waited or ran arrive pending and running, not paused.")
+]
+
 app = typer.Typer(help="Bring in the data of other systems.", no_args_is_help=True)
 
 
@@ -19,9 +23,7 @@ app = typer.Typer(help="Bring in the data of other systems.", no_args_is_help=Tr
 def agentos(
     context: typer.Context,
     path: Annotated[Path, typer.Argument(help="The registry, an SQLite file of schema 0.25.")],
-    keep_status: Annotated[
-        bool, typer.Option("--keep-status", help="Let tasks that waited or ran arrive pending and running, not paused.")
-    ] = False,
+    keep_status: KeepStatus = False,
     export_rest: Annotated[
         Path | None,
         typer.Option(
@@ -30,39 +32,73 @@ def agentos(
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Import an AgentOS registry: projects, sessions, and tasks with all that belongs to them. It is only read.
+    """Import an AgentOS registry: projects, users, sessions with messages, and tasks with all that belongs to them.
 
-    A second run changes nothing; a run that was interrupted is simply repeated.
+    It is only read. A second run changes nothing; a run that was interrupted is simply repeated.
     """
     from agentos_store.importers.agentos.load import load_registry
     from agentos_store.importers.agentos.registry import open_registry
 
     # The registry first: a slip in its name should leave no new store behind.
     with open_registry(path) as registry, where(context).open(create=True) as store, _bars(quiet=as_json) as bars:
-        shown: dict[str, TaskID] = {}
-
-        def progress(kind: str, done: int, total: int) -> None:
-            if kind not in shown:
-                shown[kind] = bars.add_task(kind, total=total)
-            bars.update(shown[kind], completed=done, total=total)
-
         report = load_registry(
-            store, registry, str(path), keep_status=keep_status, progress=progress, export_rest=export_rest
+            store, registry, str(path), keep_status=keep_status, progress=_Shown(bars), export_rest=export_rest
         )
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        print_report(report)
+    _show(report, f"AgentOS {report.version}", as_json=as_json)
 
 
-def print_report(report: ImportReport) -> None:
+@app.command()
+def chapter14(
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(help="The agent store of chapter 14, an SQLite file.")],
+    keep_status: KeepStatus = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Import an agent store of chapter 14: users, sessions, messages, tasks and tool logs. It is only read.
+
+    A second run brings only what is new; a run that was interrupted is simply repeated.
+    """
+    from agentos_store.importers.chapter14.database import open_agent_store
+    from agentos_store.importers.chapter14.load import load_agent_store
+
+    with open_agent_store(path) as source, where(context).open(create=True) as store, _bars(quiet=as_json) as bars:
+        report = load_agent_store(store, source, str(path), keep_status=keep_status, progress=_Shown(bars))
+    _show(report, "Chapter 14", as_json=as_json)
+
+
+@app.command()
+def openai(
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(help="Conversations as JSON or JSON lines, compressed with gzip or not.")],
+    key: Annotated[
+        str | None, typer.Option("--key", help="The key of each record that the messages are under; else it is found.")
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Import conversations in OpenAI's format, with their tool calls, and with a task where there is a reward.
+
+    A second run changes nothing; a run that was interrupted is simply repeated.
+    """
+    from agentos_store.importers.openai.load import load_transcripts
+    from agentos_store.importers.openai.reading import open_transcripts
+
+    with (
+        open_transcripts(path, key=key) as file,
+        where(context).open(create=True) as store,
+        _bars(quiet=as_json) as bars,
+    ):
+        report = load_transcripts(store, file, str(path), progress=_Shown(bars))
+    _show(report, "OpenAI", as_json=as_json)
+
+
+def print_report(report: ImportReport, system: str) -> None:
     """Print what an import did."""
     columns = ["kind", "read", "imported", "there already", "merged", "set aside", "repaired"]
     rows = [
         (kind, counts.read, counts.imported, counts.repeated, counts.merged, counts.set_aside, counts.repaired)
         for kind, counts in report.counts.items()
     ]
-    print_table(f"AgentOS {report.version} ({report.source})", columns, rows, right=columns[1:])
+    print_table(f"{system} ({report.source})", columns, rows, right=columns[1:])
     for title, notes in (("Repaired", report.repairs), ("Set aside", report.set_aside)):
         if notes:
             print_table(
@@ -76,6 +112,26 @@ def print_report(report: ImportReport) -> None:
             echo(f"{title}: {names}")
     if report.exported:
         echo(f"Exported: {sum(report.exported.values()):,} rows of {len(report.exported):,} tables")
+
+
+def _show(report: ImportReport, system: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_report(report, system)
+
+
+class _Shown:
+    """A bar for each kind of row, from the first news of it on."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, kind: str, done: int, total: int) -> None:
+        if kind not in self._tasks:
+            self._tasks[kind] = self._bars.add_task(kind, total=total)
+        self._bars.update(self._tasks[kind], completed=done, total=total)
 
 
 def _bars(*, quiet: bool) -> Progress:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agentos_store.engine.capabilities import Capabilities
 
 M = TypeVar("M")
+V = TypeVar("V")
 B = TypeVar("B", bound="Base")
 
 
@@ -25,6 +26,10 @@ class Connection(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """What the database can do."""
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes, in UTF-8, that one value may have."""
 
     def prepared(self, statement: Statement[M]) -> Prepared[M]:
         """Return the statement as it is compiled for this database."""
@@ -60,7 +65,7 @@ class Session:
     raises InvalidValueError before anything is sent.
     """
 
-    __slots__ = ("_call", "_connection", "_position", "_single", "capabilities", "read_only", "wrote")
+    __slots__ = ("_call", "_connection", "_position", "_single", "capabilities", "max_payload", "read_only", "wrote")
 
     def __init__(self, connection: Connection, call: Call, *, read_only: bool = False, single: bool = False) -> None:
         self._connection = connection
@@ -69,9 +74,16 @@ class Session:
         self._single = single
         self.capabilities = connection.capabilities
         """What this database can do."""
+        self.max_payload = connection.max_payload
+        """Bytes, in UTF-8, that one value may have."""
         self.read_only = read_only
         self.wrote = False
         """Whether a statement of this session has changed a row."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether several statements commit together; else each that writes commits by itself."""
+        return not self._single
 
     @property
     def repeated(self) -> bool:
@@ -90,8 +102,7 @@ class Session:
     def all(self, statement: Statement[M], values: Mapping[str, object] = {}) -> list[M]:
         """Execute and return every row."""
         prepared, rows, _ = self._execute(statement, values)
-        build = prepared.build
-        return [build(row) for row in rows]
+        return list(map(prepared.build, rows))
 
     def first(self, statement: Statement[M], values: Mapping[str, object] = {}) -> M | None:
         """Execute and return the first row, or None."""
@@ -108,7 +119,8 @@ class Session:
             return 0
         prepared = self._connection.prepared(statement)
         self._admit(prepared)
-        count = self._connection.execute_many(prepared, [prepared.encode(each) for each in values])
+        limit = self.max_payload
+        count = self._connection.execute_many(prepared, [prepared.encode(each, limit) for each in values])
         self.wrote = self.wrote or count > 0
         return count
 
@@ -133,7 +145,7 @@ class Session:
         prepared = connection.prepared(statement)
         if prepared.writes:
             self._admit(prepared)
-        rows, count = connection.execute(prepared, prepared.encode(values))
+        rows, count = connection.execute(prepared, prepared.encode(values, self.max_payload))
         if prepared.writes and count:
             self.wrote = True
         return prepared, rows, count
@@ -144,6 +156,11 @@ class Session:
         if self._single and self.wrote:
             # Without a transaction around them two writes could be torn apart.
             raise UsageError(f"an operation declared as one statement sent a second one: {prepared.text[:80]}")
+
+    def keep(self, value: V) -> V:
+        """Return what the first try of this call kept here: this value, when it is the first."""
+        kept: V = self._draw(lambda: value)
+        return kept
 
     def _draw(self, make: Any) -> Any:
         value = self._call.draw(self._position, make)

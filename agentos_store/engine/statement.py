@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from sqlalchemy import Delete, Insert, Select, Update, bindparam, insert, inspect
 from sqlalchemy.orm import configure_mappers
 
+from agentos_store.engine.recordset import RecordsText
+from agentos_store.errors import PayloadTooLargeError
 from agentos_store.types import Gate
 
 if TYPE_CHECKING:
@@ -26,6 +28,12 @@ M = TypeVar("M")
 
 Encode = Callable[[object, str], object]
 Decode = Callable[[Any], object]
+
+
+NO_LIMIT = 2**62
+
+Bind = tuple[str | None, Encode, Any, Encode | None]
+"""A value's name, its encoder, what errors call it, and the encoder of None where that is no NULL."""
 
 
 class Statement(Generic[M]):
@@ -76,7 +84,7 @@ class Prepared(Generic[M]):
     def __init__(
         self,
         text: str,
-        binds: Sequence[tuple[str | None, Encode | None, Any]],
+        binds: Sequence[Bind],
         places: Sequence[int],
         columns: Sequence[Column[Any]],
         returns: type[M] | None,
@@ -95,13 +103,47 @@ class Prepared(Generic[M]):
         """Make a row into a model, or into a tuple of decoded values."""
         self.build = _tuple_builder(decoders) if returns is None else _model_builder(returns, columns, decoders)
 
-    def encode(self, values: Mapping[str, object]) -> list[object]:
-        """Return the driver's values in the order of the text; raise InvalidValueError for what the store refuses."""
+    def encode(self, values: Mapping[str, object], max_payload: int = NO_LIMIT) -> list[object]:
+        """Return the driver's values in the order of the text.
+
+        Raise InvalidValueError for what the store refuses, PayloadTooLargeError for a text of more bytes than this.
+        """
         encoded = [
-            extra if name is None else values[name] if encode is None else encode(values[name], extra)
-            for name, encode, extra in self._binds
+            # A call for each None would cost as much as all the rest.
+            extra
+            if name is None
+            else (None if for_none is None else for_none(None, extra))
+            if (value := values[name]) is None
+            else encode(value, extra)
+            for name, encode, extra, for_none in self._binds
         ]
+        few = max_payload // LARGEST_CHARACTER
+        for value in encoded:
+            # What is no text is of a fixed size.
+            if isinstance(value, str) and len(value) > few:
+                self._measure(encoded, max_payload)
+                break
         return encoded if self._places is None else [encoded[place] for place in self._places]
+
+    def _measure(self, encoded: list[object], max_payload: int) -> None:
+        for value, (_, _, called, _) in zip(encoded, self._binds, strict=True):
+            if value.__class__ is str:
+                check_size(str(value), str(called), max_payload)
+            elif isinstance(value, RecordsText):
+                for row in value.rows:
+                    for name, part in row.items():
+                        if part.__class__ is str:
+                            check_size(str(part), name, max_payload)
+
+
+LARGEST_CHARACTER = 4
+"""Bytes in UTF-8."""
+
+
+def check_size(text: str, name: str, limit: int) -> None:
+    """Raise PayloadTooLargeError, under this name, for a text of more bytes in UTF-8 than the limit."""
+    if len(text) * LARGEST_CHARACTER > limit and (size := len(text.encode())) > limit:
+        raise PayloadTooLargeError(name, size=size, limit=limit)
 
 
 def plain_json(value: object) -> object:
@@ -131,21 +173,29 @@ def _returns_rows(element: Select[Any] | Insert | Update | Delete) -> bool:
 
 def _encoder(
     compiled: SQLCompiler, name: str, dialect: Dialect, called: Mapping[str, str], required: Collection[str]
-) -> tuple[str | None, Encode | None, Any]:
-    """Return a value's name, its encoder, and what errors call it; for a constant None, None and the value."""
+) -> Bind:
+    """Return how a value goes in; for a constant, None and the value itself."""
     bind = compiled.binds[name]
-    encode: Encode | None
+    encode: Encode
+    for_none: Encode | None = None
     if isinstance(bind.type, Gate):
-        encode = bind.type.encoder(dialect)
-        if bind.key in required:
-            encode = _refusing_none(bind.type, encode)
+        encode = bind.type.strict_encoder(dialect)
+        if bind.type.writes_none:
+            for_none = encode
+        elif bind.key in required:
+            # The type says what is wrong with None, where the database would say it without the value's name.
+            for_none = bind.type.check
     else:
         process = bind.type.dialect_impl(dialect).bind_processor(dialect)
-        encode = None if process is None else (lambda value, _name: process(value))
+        encode = _as_it_is if process is None else (lambda value, _name: process(value))
     if bind.required:
-        return bind.key, encode, called.get(bind.key, bind.key)
+        return bind.key, encode, called.get(bind.key, bind.key), for_none
     value = bind.effective_value
-    return None, None, value if encode is None else encode(value, bind.key)
+    return None, encode, None if value is None else encode(value, bind.key), None
+
+
+def _as_it_is(value: object, _name: str) -> object:
+    return value
 
 
 def _required(element: Select[Any] | Insert | Update | Delete) -> frozenset[str]:
@@ -154,11 +204,6 @@ def _required(element: Select[Any] | Insert | Update | Delete) -> frozenset[str]
         return frozenset()
     names = [column.name for column in element.table.columns if not column.nullable]
     return frozenset(names) | {f"new_{name}" for name in names}
-
-
-def _refusing_none(type_: Gate[Any], encode: Encode) -> Encode:
-    """Let the type say what is wrong with None, where the database would say it without the value's name."""
-    return lambda value, name: type_.check(None, name) if value is None else encode(value, name)
 
 
 def _decoder(type_: Any, dialect: Dialect) -> Decode | None:
@@ -171,13 +216,14 @@ def _decoder(type_: Any, dialect: Dialect) -> Decode | None:
 def _tuple_builder(decoders: Sequence[Decode | None]) -> Callable[[Sequence[Any]], Any]:
     if not any(decoders):
         return tuple
-    pairs = tuple(decoders)
+    todo = tuple((i, decode) for i, decode in enumerate(decoders) if decode is not None)
 
     def build(row: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(
-            value if decode is None or value is None else decode(value)
-            for decode, value in zip(pairs, row, strict=True)
-        )
+        values = list(row)
+        for i, decode in todo:
+            if row[i] is not None:
+                values[i] = decode(row[i])
+        return tuple(values)
 
     return build
 
@@ -210,8 +256,9 @@ def build_model(model: type[M], values: Mapping[str, object]) -> M:
     shape = _shape(cast("Any", model))
     instance = shape.new_instance()
     state = instance.__dict__
-    for name, key in shape.keys.items():
+    for name, key in shape.renamed:
         state[key] = values[name]
+    state.update(zip(shape.same, map(values.__getitem__, shape.same), strict=True))
     state["_sa_instance_state"].key = (shape.mapped, tuple(state[key] for key in shape.identity), None)
     return cast("M", instance)
 
@@ -219,7 +266,7 @@ def build_model(model: type[M], values: Mapping[str, object]) -> M:
 class _Shape:
     """How instances of a model are made without its constructor."""
 
-    __slots__ = ("identity", "keys", "mapped", "new_instance")
+    __slots__ = ("identity", "keys", "mapped", "new_instance", "renamed", "same")
 
     def __init__(self, model: type[Any]) -> None:
         # Until the mappers are configured an attribute cannot be read.
@@ -227,6 +274,8 @@ class _Shape:
         mapper = inspect(model)
         self.keys = {column.name: mapper.get_property_by_column(column).key for column in mapper.columns}
         """Attribute by column."""
+        self.same = tuple(name for name, key in self.keys.items() if name == key)
+        self.renamed = tuple((name, key) for name, key in self.keys.items() if name != key)
         self.identity = tuple(self.keys[column.name] for column in mapper.primary_key)
         self.mapped = mapper.class_
         self.new_instance: Callable[[], Any] = mapper.class_manager.new_instance

@@ -7,6 +7,7 @@ from typing import Any
 from alembic.ddl.postgresql import PostgresqlImpl
 from alembic.ddl.sqlite import SQLiteImpl
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, text
+from sqlalchemy.sql.elements import quoted_name
 
 from agentos_store.engine.version import TABLE, quote_name
 from agentos_store.migrate import operations
@@ -61,6 +62,22 @@ class _PostgreSQL(PostgresqlImpl):
                 version_table=version_table, version_table_schema=version_table_schema, **options
             )
         return _version_table(version_table_schema, _CLOCK_POSTGRESQL if self.as_sql else now)
+
+    # What ALTER TABLE says is no table of SQLAlchemy's, so the schema is not written into it as into the rest.
+
+    def add_column(self, table_name: str, *arguments: Any, schema: Any = None, **options: Any) -> None:
+        super().add_column(table_name, *arguments, schema=self._named(schema), **options)
+
+    def drop_column(self, table_name: str, *arguments: Any, schema: Any = None, **options: Any) -> None:
+        super().drop_column(table_name, *arguments, schema=self._named(schema), **options)
+
+    def alter_column(self, table_name: str, column_name: str, *, schema: Any = None, **options: Any) -> None:
+        super().alter_column(table_name, column_name, schema=self._named(schema), **options)
+
+    def _named(self, schema: Any) -> Any:
+        schema = schema or self.context_opts.get("version_table_schema")
+        # Alembic takes a plain text with a dot in it for two names.
+        return None if schema is None else quoted_name(schema, None)
 
 
 def run(context: Any) -> None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
+from agentos_store.conversations.contexts import ContextRepository
+from agentos_store.conversations.messages import MessageRepository
+from agentos_store.conversations.sessions import SessionRepository
+from agentos_store.conversations.tool_calls import ToolCallRepository
+from agentos_store.conversations.users import UserRepository
 from agentos_store.governance.inbox import InboxRepository
 from agentos_store.governance.verdicts import VerdictRepository
 from agentos_store.operation import F, Repository, Runner
@@ -33,6 +38,17 @@ class Repositories(Generic[F]):
         """What guardians decided about tasks."""
         self.inbox: InboxRepository[F] = InboxRepository(runner, asynchronous=asynchronous)
         """Events that the supervisor looks at, each once."""
+
+        self.users: UserRepository[F] = UserRepository(runner, asynchronous=asynchronous)
+        """People and services, their quotas and what they used."""
+        self.sessions: SessionRepository[F] = SessionRepository(runner, asynchronous=asynchronous)
+        """Conversations."""
+        self.messages: MessageRepository[F] = MessageRepository(runner, asynchronous=asynchronous)
+        """What is said in conversations."""
+        self.tool_calls: ToolCallRepository[F] = ToolCallRepository(runner, asynchronous=asynchronous)
+        """What is called there."""
+        self.contexts: ContextRepository[F] = ContextRepository(runner, asynchronous=asynchronous)
+        """What agents and sessions work with for a while."""
 
     def bind(self, repository: type[T]) -> T:
         """Return a repository of one's own, bound to this store: ``store.bind(MyRepository[Blocking])``.

@@ -129,7 +129,9 @@ kb_embeddings: chunk_id TEXT, embedding BLOB, model_name TEXT, created_at TEXT
 DOMAINS: Final = (
     "projects",
     "repos",
+    "users",
     "sessions",
+    "messages",
     "tasks",
     "lineage",
     "audits",
@@ -165,8 +167,8 @@ def make_registry(
 ) -> dict[str, Any]:
     """Make a registry in a new file and return its manifest.
 
-    ``row_counts``: by table. ``flaws``: a sentence for each. ``expected``: by domain (projects, repos, sessions, tasks,
-    lineage, audits, dependencies, scopes, artifacts, verdicts, inbox) the numbers of ``Expected``. ``task_ids``: in the
+    ``row_counts``: by table. ``flaws``: a sentence for each. ``expected``: for each of ``DOMAINS`` the numbers
+    of ``Expected``. ``task_ids``: in the
     order of making, without those of flawed tasks. ``shared_artifact`` and ``shared_commit``: references that several
     tasks have in their lineage and artifacts. ``inbox_status_counts``: what an import makes of the inbox.
     ``unused_assignments``: how many assignments of guardians no verdict takes along.
@@ -206,6 +208,7 @@ class _Maker:
         self.unused_assignments = 0
         self.flaw_list: list[str] = []
         self.task_ids: list[str] = []
+        self.users: set[str] = set()
         self.clock = START
 
     # -- tools
@@ -314,6 +317,7 @@ class _Maker:
             self.expect("sessions")
             for turn in range(4):
                 self.message("webui_messages", session_id, turn)
+                self.expect("messages")
         if self.agentos:
             for number in range(2):
                 session_id, now = self.ulid(), _spaced(self.later())
@@ -328,10 +332,14 @@ class _Maker:
                 self.expect("sessions")
                 for turn in range(3):
                     self.message("chat_messages", session_id, turn)
+                    self.expect("messages")
 
     def webui_session(self, user: str, metadata: str | None, *, created_at: str | None = None) -> str:
         now = self.later()
         session_id = self.ulid()
+        if user not in self.users:
+            self.users.add(user)
+            self.expect("users")
         self.insert(
             "webui_sessions",
             session_id=session_id,
@@ -342,17 +350,17 @@ class _Maker:
         )
         return session_id
 
-    def message(self, table: str, session_id: str, turn: int) -> None:
+    def message(self, table: str, session_id: str, turn: int, **values: object) -> None:
         now = self.later(0.1)
-        self.insert(
-            table,
-            message_id=self.ulid(),
-            session_id=session_id,
-            role="assistant" if turn % 2 else "user",
-            content="SQLite for dev, PostgreSQL for prod." if turn % 2 else "请总结数据库架构",
-            created_at=_naive(now) if table == "webui_messages" else _spaced(now),
-            metadata="{}",
-        )
+        given: dict[str, object] = {
+            "message_id": self.ulid(),
+            "role": "assistant" if turn % 2 else "user",
+            "content": "SQLite for dev, PostgreSQL for prod." if turn % 2 else "请总结数据库架构",
+            "created_at": _naive(now) if table == "webui_messages" else _spaced(now),
+            "metadata": "{}",
+            **values,
+        }
+        self.insert(table, session_id=session_id, **given)
 
     def task(self, number: int) -> None:
         """Add a task with its session, its lineage from request to commit, and the audit of each step."""
@@ -655,6 +663,7 @@ class _Maker:
     def flaws(self) -> None:
         self.flawed_projects()
         self.flawed_sessions()
+        self.flawed_messages()
         self.flawed_tasks()
         self.flawed_trails()
         self.flawed_rest()
@@ -713,6 +722,23 @@ class _Maker:
             )
             self.flaw("one session stands in two tables", "sessions")
             self.expect("sessions", "merged")
+
+    def flawed_messages(self) -> None:
+        session_id = str(self.connection.execute("SELECT session_id FROM webui_sessions ORDER BY rowid").fetchone()[0])
+
+        def message(
+            what: str, outcome: Literal["repaired", "set_aside"], owner: str = session_id, **values: object
+        ) -> None:
+            self.message("webui_messages", owner, 0, **values)
+            self.flaw(what, "messages", outcome)
+
+        message("a message's session is gone", "set_aside", "gone")
+        message("a message's role is unknown", "set_aside", role="oracle")
+        message("a message has no role", "set_aside", role=None)
+        message("a message has no key", "set_aside", message_id=None)
+        message("a role is in capitals", "repaired", role="Assistant")
+        message("a message's time is no time", "repaired", created_at="yesterday")
+        message("a message's metadata are no JSON", "repaired", metadata="{'tokens': 5")
 
     def flawed_tasks(self) -> None:
         def task(what: str, title: str | None = "Flawed", status: str = "draft", **values: object) -> None:
@@ -781,8 +807,6 @@ class _Maker:
         )
 
     def flawed_rest(self) -> None:
-        self.message("webui_messages", "gone", 0)
-        self.flaw_list.append("a message's session is gone")
         self.chunk("src_gone", "Lost", 0)
         self.flaw_list.append("a chunk's source is gone")
         source = str(self.connection.execute("SELECT source_id FROM kb_sources ORDER BY rowid").fetchone()[0])

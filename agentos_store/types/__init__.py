@@ -8,7 +8,7 @@ from __future__ import annotations
 from agentos_store.types.boolean import Boolean
 from agentos_store.types.choice import Choice
 from agentos_store.types.error_text import ErrorText
-from agentos_store.types.exact_json import ExactJSON, dumps_exact, loads_exact
+from agentos_store.types.exact_json import ExactJSON, ExactText, dumps_exact, loads_exact, quick_text
 from agentos_store.types.float64 import Float64
 from agentos_store.types.gate import Gate
 from agentos_store.types.identifier import Identifier
@@ -25,6 +25,7 @@ __all__ = [
     "Choice",
     "ErrorText",
     "ExactJSON",
+    "ExactText",
     "Float64",
     "Gate",
     "Identifier",
@@ -39,5 +40,6 @@ __all__ = [
     "loads_exact",
     "new_ulid",
     "now",
+    "quick_text",
     "to_text",
 ]

@@ -39,7 +39,7 @@ class ExactJSON(Gate[Any]):
     def __init__(self, none_as_null: bool = True) -> None:
         super().__init__()
         self.none_as_null = none_as_null
-        self.should_evaluate_none = not none_as_null
+        self.should_evaluate_none = self.writes_none = not none_as_null
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Keep the text on both."""
@@ -50,20 +50,43 @@ class ExactJSON(Gate[Any]):
         dumps_exact(value, name)
         return value
 
-    def encoder(self, dialect: Dialect) -> Encode:  # noqa: ARG002  one text for all
+    def strict_encoder(self, dialect: Dialect) -> Encode:  # noqa: ARG002  one text for all
         """Write the text that is stored on both."""
-        if self.none_as_null:
-            return lambda value, name: None if value is None else dumps_exact(value, name)
-        return dumps_exact
+        return _dump
 
     def decoder(self, dialect: Dialect) -> Decode | None:  # noqa: ARG002  one text for all
         """Read the text that is stored on both."""
         return decode_text
 
 
+class ExactText(str):
+    """Text that ``dumps_exact`` wrote, given in place of its value so that it is not written again."""
+
+    __slots__ = ()
+
+
+def _dump(value: object, name: str) -> str:
+    # The driver wants a plain string.
+    return str(value) if value.__class__ is ExactText else dumps_exact(value, name)
+
+
 def dumps_exact(value: object, name: str) -> str:
     """Return the JSON text from which ``loads_exact`` makes the same value; raise InvalidValueError with the path."""
+    if value.__class__ is str and is_unicode(str(value)):
+        # There is nothing in a string that could come back otherwise.
+        return json_text.write(value)
     return json_text.encode(value, name, _escape, _text_fault)
+
+
+def quick_text(value: object, name: str) -> str:
+    """Return the text of a value that is only compared with stored ones, without making sure that it comes back equal.
+
+    Raises InvalidValueError for what has no text.
+    """
+    try:
+        return _escape(json_text.write(value))
+    except (TypeError, ValueError, RecursionError):
+        return dumps_exact(value, name)
 
 
 def loads_exact(text: str) -> object:
@@ -76,15 +99,22 @@ def decode_text(text: str | None) -> object:
     return None if text is None else json_text.decode(text)
 
 
-def _escape(text: str) -> str:
+def is_unicode(text: str) -> bool:
+    """Tell whether the text holds no surrogate."""
     if text.isascii():
-        return text
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:
-        # A pair of them is read back as one character, so comparing finds it.
-        return _SURROGATE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
-    return text
+        return False
+    return True
+
+
+def _escape(text: str) -> str:
+    if is_unicode(text):
+        return text
+    # A pair of them is read back as one character, so comparing finds it.
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
 def _text_fault(text: str) -> str | None:

@@ -39,12 +39,18 @@ class Gate(TypeDecorator[T]):
         """Return what makes a checked value into the driver's; None when it is the same."""
         return None
 
+    writes_none = False
+    """Whether None has a form of its own, JSON's ``null``, in place of SQL NULL."""
+
+    def strict_encoder(self, dialect: Dialect) -> Encode:
+        """Return the function from a value that is not None, unless None has a form, to the driver's value."""
+        check, write = self.check, self.writer(dialect)
+        return check if write is None else lambda value, name: write(check(value, name))
+
     def encoder(self, dialect: Dialect) -> Encode:
         """Return the function from a value and its name to the driver's value; None stays None."""
-        check, write = self.check, self.writer(dialect)
-        if write is None:
-            return lambda value, name: None if value is None else check(value, name)
-        return lambda value, name: None if value is None else write(check(value, name))
+        encode = self.strict_encoder(dialect)
+        return encode if self.writes_none else lambda value, name: None if value is None else encode(value, name)
 
     def decoder(self, dialect: Dialect) -> Decode | None:  # noqa: ARG002  for types that differ
         """Return the function from the driver's value to ours, which leaves None alone; None when they are the same."""

@@ -33,8 +33,11 @@ TextFault = Callable[[str], str | None]
 """Tells what is wrong with a string or a key, or None."""
 
 # A circle needs no check of its own: it is deeper than any stack.
-_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")).encode
+_encode = write = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")
+).encode
 _decode = json.JSONDecoder().decode
+_scan: Callable[[str, int], tuple[object, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # in C
 _decode_own = json.JSONDecoder().raw_decode
 """For what the encoder has just written: there is no space around it to look for."""
 
@@ -65,9 +68,13 @@ def encode(value: object, name: str, finish: Callable[[str], str], text_fault: T
 def decode(text: str) -> object:
     """Return the value of a text that was stored."""
     try:
+        value, end = _scan(text, 0)
+    except (StopIteration, ValueError):
         return _decode(text)
     except RecursionError:
         return on_empty_stack(_decode, text)
+    # Whatever stands around the value, or is no value, is for the decoder to judge.
+    return value if end == len(text) else _decode(text)
 
 
 def refuse(value: object, name: str, text_fault: TextFault) -> None:

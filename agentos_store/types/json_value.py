@@ -59,10 +59,9 @@ class JSONValue(Gate[Any]):
         self._dump(value, name)
         return value
 
-    def encoder(self, dialect: Dialect) -> Encode:  # noqa: ARG002  one text for all
+    def strict_encoder(self, dialect: Dialect) -> Encode:  # noqa: ARG002  one text for all
         """Write the same text on both."""
-        dump = self._dump
-        return lambda value, name: None if value is None else dump(value, name)
+        return self._dump
 
     def decoder(self, dialect: Dialect) -> Decode | None:  # noqa: ARG002  one text for all
         """Read the text that either gives."""
@@ -89,10 +88,7 @@ class JSONPattern(JSONValue):
     """What a document may contain: like JSONValue, but None is JSON's ``null``, which an array may hold."""
 
     cache_ok = True
-
-    def encoder(self, dialect: Dialect) -> Encode:  # noqa: ARG002  one text for all
-        """Write None too."""
-        return self._dump
+    writes_none = True
 
 
 class JSONContains(FunctionElement[bool]):

@@ -47,11 +47,11 @@ class Money(Gate[Decimal]):
         """Return the amount in its normal form."""
         return _from_units(_units(value, name))
 
-    def encoder(self, dialect: Dialect) -> Callable[[object, str], object]:
+    def strict_encoder(self, dialect: Dialect) -> Callable[[object, str], object]:
         """Write units on SQLite, without the way through the normal form."""
         if dialect.name == "sqlite":
-            return lambda value, name: None if value is None else _units(value, name)
-        return super().encoder(dialect)
+            return _units
+        return super().strict_encoder(dialect)
 
     def decoder(self, dialect: Dialect) -> Decode | None:
         """Give both forms the same normal form."""
@@ -76,6 +76,8 @@ def _units(value: object, name: str) -> int:
 
 
 def _from_units(units: int) -> Decimal:
+    if not units:
+        return Decimal(0)
     whole, rest = divmod(units, UNIT)
     return _EXACT.normalize(_EXACT.scaleb(Decimal(units), -PLACES)) if rest else Decimal(whole)
 
@@ -92,4 +94,6 @@ def _from_sqlite(units: int | None) -> Decimal | None:
 def _from_numeric(value: Decimal | None) -> Decimal | None:
     if value is None:
         return None
+    if not value:
+        return Decimal(0)
     return Decimal(int(value)) if value == int(value) else _EXACT.normalize(value)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.types import TypeEngine
 
 UTC = dt.UTC
+WRITTEN_LENGTH = len("2026-10-21T09:30:00.000000Z")
 EARLIEST = dt.datetime(1, 1, 2, tzinfo=UTC)
 LATEST = dt.datetime(9999, 12, 30, 23, 59, 59, 999999, tzinfo=UTC)
 
@@ -136,7 +137,14 @@ def _write(moment: dt.datetime) -> str:
 
 
 def _from_sqlite(text: str | None) -> dt.datetime | None:
-    return None if text is None else from_text(text)
+    if text is None:
+        return None
+    if len(text) == WRITTEN_LENGTH and text.endswith("Z"):
+        try:
+            return dt.datetime.fromisoformat(text)
+        except ValueError:
+            pass
+    return from_text(text)
 
 
 def _from_driver(value: dt.datetime | None) -> dt.datetime | None:

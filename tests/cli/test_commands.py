@@ -41,8 +41,17 @@ def test_the_main_job_from_an_empty_database_to_verified_audits(cli: Run, empty_
         *("source", "shape", "version", "counts", "not_yet", "no_place", "repairs", "set_aside", "unlisted", "exported")
     }
     counts = report.json["counts"]
-    assert list(counts)[:6] == ["projects", "repositories", "sessions", "tasks", "lineage", "audits"]
-    assert list(counts)[6:] == ["dependencies", "scopes", "artifacts", "verdicts", "inbox"]
+    assert list(counts)[:5] == ["projects", "repositories", "users", "sessions", "messages"]
+    assert list(counts)[5:] == [
+        "tasks",
+        "lineage",
+        "audits",
+        "dependencies",
+        "scopes",
+        "artifacts",
+        "verdicts",
+        "inbox",
+    ]
     assert set(counts["tasks"]) == {"read", "imported", "repeated", "repaired", "set_aside", "merged"}
     assert all(set(note) == {"table", "key", "why"} for note in report.json["repairs"] + report.json["set_aside"])
     again = cli(*at, "import", "agentos", registry)

@@ -14,7 +14,9 @@ from agentos_store import Settings, Store
 
 PROCESSES = multiprocessing.get_context("forkserver")
 """Processes are forked from one that has imported everything and opened nothing, so they start in no time."""
-PROCESSES.set_forkserver_preload(["agentos_store", "agentos_store.engine.sqlite.backend", "agentos_store.settings"])
+PROCESSES.set_forkserver_preload(
+    ["agentos_store.engine.sqlite.backend", "agentos_store.settings", "agentos_store.store.blocking"]
+)
 
 
 def open_file(path: Path, **settings: Any) -> Store:

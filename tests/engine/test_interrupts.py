@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -165,7 +166,9 @@ def test_an_interrupt_at_any_moment_leaves_the_queue_usable(path: Path, work: An
 def test_interrupts_at_random_moments_lose_nothing_that_was_acknowledged(path: Path) -> None:
     program = PROGRAM_OF_INTERRUPTS.format(path=path)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    # An interrupt within a callback of a weak reference goes no further: Python says so and goes on.
+    said = re.sub(r"Exception ignored in: .*?\nKeyboardInterrupt: *\n", "", done.stderr, flags=re.DOTALL)
+    assert (done.returncode, said) == (0, "")
     acknowledged, interrupts = (int(word) for word in done.stdout.split())
     assert interrupts > 20
     with open_file(path) as store:

@@ -19,7 +19,7 @@ from agentos_store.testing.registries import DOMAINS, make_registry
 Made = tuple[Path, dict[str, Any]]
 Small = Callable[..., Path]
 
-KINDS = DOMAINS[6:]
+KINDS = DOMAINS[8:]
 
 KILLED = """
 import os, signal, sys

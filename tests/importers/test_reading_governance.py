@@ -12,7 +12,7 @@ import pytest
 
 from agentos_store.importers.agentos.records import InboxRecord, VerdictRecord
 from agentos_store.importers.agentos.registry import open_registry
-from agentos_store.importers.agentos.report import Problem
+from agentos_store.importers.problems import Problem
 from agentos_store.testing.registries import make_registry
 
 T = TypeVar("T")

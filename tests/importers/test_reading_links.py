@@ -15,7 +15,7 @@ import pytest
 from agentos_store.importers.agentos.circles import Acyclic
 from agentos_store.importers.agentos.records import DependencyRecord, ScopeRecord
 from agentos_store.importers.agentos.registry import open_registry
-from agentos_store.importers.agentos.report import Problem
+from agentos_store.importers.problems import Problem
 
 T = TypeVar("T")
 Small = Callable[..., Path]

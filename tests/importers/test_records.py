@@ -13,7 +13,7 @@ import pytest
 
 from agentos_store.importers.agentos.projects import NAME_LENGTH
 from agentos_store.importers.agentos.registry import Registry, open_registry
-from agentos_store.importers.agentos.report import Problem
+from agentos_store.importers.problems import Problem
 from agentos_store.testing.registries import DOMAINS, make_registry
 
 T = TypeVar("T")

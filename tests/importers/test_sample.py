@@ -12,7 +12,7 @@ import pytest
 from agentos_store import Store
 from agentos_store.importers.agentos.load import import_registry
 from agentos_store.importers.agentos.registry import open_registry
-from agentos_store.importers.agentos.report import Problem
+from agentos_store.importers.problems import Problem
 from agentos_store.testing.registries import make_registry
 
 SAMPLE = Path(__file__).parents[2].parent / "shared" / "data" / "agentos-registry"
@@ -37,7 +37,7 @@ def test_the_known_numbers_of_the_sample_come_out(sample: tuple[Path, dict[str, 
         assert (registry.shape, registry.problems, registry.check()) == ("agentos", (), ())
         out: dict[str, list[Any]] = {
             name: list(getattr(registry, name)())
-            for name in ("projects", "repos", "sessions", "tasks", "lineage", "audits")
+            for name in ("projects", "repos", "users", "sessions", "messages", "tasks", "lineage", "audits")
         }
         rest = registry.not_yet()
     assert path.read_bytes() == before
@@ -49,12 +49,18 @@ def test_the_known_numbers_of_the_sample_come_out(sample: tuple[Path, dict[str, 
         rows[f"{kind}_sessions"] for kind in ("task", "chat", "webui")
     )
     assert {**rest.later, **rest.no_place} == {name: rows[name] for name in (*rest.later, *rest.no_place)}
+    messages = rows["chat_messages"] + rows["webui_messages"]
+    assert len(out["messages"]) == messages
+    assert not {"chat_messages", "webui_messages"} & {*rest.later, *rest.no_place}
     tasks = {record.task_id: record for record in out["tasks"] if not isinstance(record, Problem)}
     if manifest["task_status_counts"]:
         words = Counter(task.legacy_status or task.status for task in tasks.values())
         assert words == manifest["task_status_counts"]
     if not flaws:
         return
+    orphans = [item.reason for item in out["messages"] if isinstance(item, Problem)]
+    assert orphans == ["its session is not in the registry"] * flaws["orphan_webui_messages"]
+    assert {user.id for user in out["users"]} == {"default", "pangge", "用户三"}
     assert sum(isinstance(item, Problem) for item in out["lineage"]) == flaws["orphan_task_lineage"]
     audits = {audit.source_id: audit for audit in out["audits"]}
     repaired = {number for number, audit in audits.items() if audit.repairs}

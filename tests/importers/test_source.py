@@ -21,7 +21,7 @@ from agentos_store.errors import (
     UsageError,
 )
 from agentos_store.importers.agentos.registry import open_registry
-from agentos_store.importers.agentos.report import Problem
+from agentos_store.importers.problems import Problem
 from agentos_store.testing.registries import make_registry
 
 Small = Callable[..., Path]
@@ -228,7 +228,7 @@ def test_what_is_not_read_is_counted(tmp_path: Path) -> None:
         "snippets": 1,
     }
     assert counted.later == {name: manifest["row_counts"][name] for name in counted.later}
-    assert {"webui_messages", "memory_items", "kb_chunks"} <= set(counted.later)
+    assert {"kb_sources", "memory_items", "kb_chunks"} <= set(counted.later)
     assert not isinstance(raw[0], Problem)
     assert raw[0].values["title"] == "打开数据库"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentos_store.importers.agentos.times import parse_time
+from agentos_store.importers.times import parse_time
 
 EIGHT = dt.datetime(2026, 1, 10, 8, 0, tzinfo=dt.UTC)
 FRACTION = EIGHT.replace(microsecond=358381)

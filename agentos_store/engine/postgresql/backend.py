@@ -48,6 +48,7 @@ class PostgreSQLBackend:
         self.url = url
         self.schema = schema
         self.lock_timeout = settings.lock_timeout
+        self.max_payload: int = settings.max_payload
         self._settings = settings
         self._engine = engine
         self._door = Door()

@@ -45,6 +45,11 @@ class PostgreSQLConnection:
         """What this database can do."""
         return self._backend.capabilities
 
+    @property
+    def max_payload(self) -> int:
+        """Bytes of the largest value."""
+        return self._backend.max_payload
+
     def prepared(self, statement: Statement[M]) -> Prepared[M]:
         """Return the statement as it is compiled for this schema."""
         return self._backend.prepared(statement)

@@ -78,7 +78,7 @@ class SQLiteBackend:
         settings = self._settings
         raw = connect_writer(self.path, durability=settings.durability, busy_timeout=settings.busy_timeout)
         self._connections.add(raw)
-        return SQLiteConnection(raw)
+        return SQLiteConnection(raw, settings.max_payload)
 
     def _connect_reader(self) -> Any:
         raw = connect_reader(self.path, busy_timeout=self._settings.busy_timeout)
@@ -97,7 +97,9 @@ class SQLiteBackend:
         with self._door:
             if access is Access.READ:
                 with self._reader() as raw:
-                    return run_body(body, Session(SQLiteConnection(raw), Call(), read_only=True))
+                    return run_body(
+                        body, Session(SQLiteConnection(raw, self._settings.max_payload), Call(), read_only=True)
+                    )
             if access is Access.SNAPSHOT:
                 with self._snapshot() as session:
                     return run_body(body, session)
@@ -124,7 +126,7 @@ class SQLiteBackend:
             except sqlite3.Error as error:
                 raise translate(error) from None
             try:
-                yield Session(SQLiteConnection(raw), Call(), read_only=True)
+                yield Session(SQLiteConnection(raw, self._settings.max_payload), Call(), read_only=True)
             finally:
                 if raw.in_transaction:
                     raw.execute("ROLLBACK")

@@ -33,11 +33,12 @@ _prepared: dict[Statement[Any], Prepared[Any]] = {}
 class SQLiteConnection:
     """A driver connection that runs prepared statements."""
 
-    __slots__ = ("raw",)
+    __slots__ = ("max_payload", "raw")
     capabilities = CAPABILITIES
 
-    def __init__(self, raw: sqlite3.Connection) -> None:
+    def __init__(self, raw: sqlite3.Connection, max_payload: int) -> None:
         self.raw = raw
+        self.max_payload = max_payload
 
     def session(self, call: Call) -> Session:
         """Return a session that may write."""
@@ -57,9 +58,13 @@ class SQLiteConnection:
         try:
             cursor = self.raw.execute(prepared.text, values)
             rows = cursor.fetchall()
+            count = len(rows) or cursor.rowcount
+            if count < 0 and prepared.writes:
+                # The module takes what begins with WITH for a SELECT and does not count.
+                count = self.raw.execute("SELECT changes()").fetchone()[0]
         except sqlite3.Error as error:
             raise translate(error) from None
-        return rows, len(rows) or cursor.rowcount
+        return rows, count
 
     def execute_many(self, prepared: Prepared[Any], values: Sequence[list[object]]) -> int:
         """Execute once for each list of values."""

@@ -8,10 +8,10 @@ from typing import Final
 
 from agentos_store.importers.agentos.records import AuditRecord
 from agentos_store.importers.agentos.references import References
-from agentos_store.importers.agentos.report import SetAside
-from agentos_store.importers.agentos.row import Row, ulid_time
-from agentos_store.importers.agentos.source import Found, Value
-from agentos_store.importers.agentos.times import parse_time
+from agentos_store.importers.problems import SetAside
+from agentos_store.importers.row import Row, ulid_time
+from agentos_store.importers.source import Found, Value
+from agentos_store.importers.times import parse_time
 
 NO_EVENT: Final = "(unknown)"
 EVENT_LENGTH: Final = 255

@@ -6,13 +6,13 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Final
 
-from agentos_store.importers.agentos.jsontext import JSON
 from agentos_store.importers.agentos.records import InboxRecord, VerdictRecord
 from agentos_store.importers.agentos.references import References
-from agentos_store.importers.agentos.report import SetAside
-from agentos_store.importers.agentos.row import Row, ulid_time
-from agentos_store.importers.agentos.source import Found
-from agentos_store.importers.agentos.times import parse_time
+from agentos_store.importers.jsontext import JSON
+from agentos_store.importers.problems import SetAside
+from agentos_store.importers.row import Row, ulid_time
+from agentos_store.importers.source import Found
+from agentos_store.importers.times import parse_time
 
 WORD_LENGTH: Final = 255
 NO_EVENT: Final = "(unknown)"

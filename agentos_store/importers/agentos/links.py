@@ -12,11 +12,12 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Final
 
-from agentos_store.importers.agentos.jsontext import JSON, UNSTORABLE, parse_json
 from agentos_store.importers.agentos.records import ArtifactRecord, DependencyRecord, ScopeRecord
 from agentos_store.importers.agentos.references import References, pair
-from agentos_store.importers.agentos.report import Repair, SetAside
-from agentos_store.importers.agentos.row import ORIGIN_KEY, Row, ulid_time
+from agentos_store.importers.agentos.shapes import ORIGIN_KEY
+from agentos_store.importers.jsontext import JSON, UNSTORABLE, parse_json
+from agentos_store.importers.problems import Repair, SetAside
+from agentos_store.importers.row import Row, ulid_time
 from agentos_store.types.identifier import CONTROL
 
 VALUE_LENGTH: Final = 1000

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 from typing import Final, cast
 
-from agentos_store.importers.agentos.jsontext import parse_json
 from agentos_store.importers.agentos.records import ProjectRecord, RepoRecord
 from agentos_store.importers.agentos.references import References, pair
-from agentos_store.importers.agentos.report import SetAside
-from agentos_store.importers.agentos.row import Row
+from agentos_store.importers.jsontext import parse_json
+from agentos_store.importers.problems import SetAside
+from agentos_store.importers.row import Row
 
 NAME_LENGTH: Final = 400
 

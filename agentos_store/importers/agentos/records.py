@@ -17,8 +17,8 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 
-from agentos_store.importers.agentos.jsontext import JSON
-from agentos_store.importers.agentos.report import Repair
+from agentos_store.importers.jsontext import JSON
+from agentos_store.importers.problems import Repair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class SessionRecord:
     """``webui``, ``chat``, or the word of ``task_sessions``, ``task`` when it has none."""
     title: str | None
     user_id: str | None
-    """AgentOS's word for the user; it has no table of users."""
+    """AgentOS's word for the user, which becomes one: it has no table of them."""
     metadata: dict[str, JSON] | None
     created_at: dt.datetime
     updated_at: dt.datetime

@@ -7,14 +7,15 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from agentos_store.importers.agentos.keys import KeySets
-from agentos_store.importers.agentos.report import Problem, SetAside
-from agentos_store.importers.agentos.row import Row
 from agentos_store.importers.agentos.shapes import KEYS, VERSION_TABLE
-from agentos_store.importers.agentos.source import SourceFile
-from agentos_store.importers.agentos.times import EPOCH
+from agentos_store.importers.keys import KeySets
+from agentos_store.importers.problems import Problem, SetAside
+from agentos_store.importers.row import Row, ulid_time
+from agentos_store.importers.source import SourceFile
+from agentos_store.importers.times import EPOCH
 
 SESSION_TABLES: Final = ("task_sessions", "chat_sessions", "webui_sessions")
+MESSAGE_TABLES: Final = ("chat_messages", "webui_messages")
 ASSIGNMENTS: Final = "guardian_assignments"
 
 
@@ -46,6 +47,14 @@ class References:
         """Return the table and row number of each row of this session."""
         self.has_session(session_id)
         return list(self.keys.places("session", session_id))
+
+    def session_created_at(self, session_id: str) -> dt.datetime:
+        """Return when the first row of this session says that it began, or else the time around."""
+        for table, rowid in self.session_places(session_id)[:1]:
+            row = self.found(table, rowid)
+            if row is not None:
+                return row.first_time("created_at", otherwise=ulid_time(session_id) or self.around)
+        return self.around
 
     def dependency_places(self, task_id: str, depends_on_task_id: str) -> list[int]:
         """Return the number of each row that links these two tasks."""

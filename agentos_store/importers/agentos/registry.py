@@ -29,7 +29,6 @@ from agentos_store.errors import InvalidValueError, NotFoundError, SchemaMismatc
 from agentos_store.importers.agentos.audits import audit_row, read_audit
 from agentos_store.importers.agentos.circles import Acyclic
 from agentos_store.importers.agentos.governance import governance_row, read_inbox, read_verdict
-from agentos_store.importers.agentos.keys import KeySets
 from agentos_store.importers.agentos.links import (
     DIFFERING,
     merged_dependency,
@@ -38,6 +37,7 @@ from agentos_store.importers.agentos.links import (
     read_dependency,
     read_scope,
 )
+from agentos_store.importers.agentos.messages import read_message, read_user
 from agentos_store.importers.agentos.projects import read_project, read_repo
 from agentos_store.importers.agentos.records import (
     ArtifactRecord,
@@ -52,13 +52,15 @@ from agentos_store.importers.agentos.records import (
     TaskRecord,
     VerdictRecord,
 )
-from agentos_store.importers.agentos.references import ASSIGNMENTS, SESSION_TABLES, References, pair
-from agentos_store.importers.agentos.report import Problem, SetAside
-from agentos_store.importers.agentos.row import Row
+from agentos_store.importers.agentos.references import ASSIGNMENTS, MESSAGE_TABLES, SESSION_TABLES, References, pair
 from agentos_store.importers.agentos.sessions import merged, read_session
 from agentos_store.importers.agentos.shapes import COLUMNS, KEYS, LATER, VERSION_TABLE, Shape, shape_of
-from agentos_store.importers.agentos.source import Found, SourceFile
 from agentos_store.importers.agentos.tasks import read_lineage, read_task
+from agentos_store.importers.keys import KeySets
+from agentos_store.importers.problems import Problem, SetAside
+from agentos_store.importers.records import MessageRecord, UserRecord
+from agentos_store.importers.row import Row
+from agentos_store.importers.source import Found, SourceFile
 
 T = TypeVar("T")
 
@@ -70,7 +72,9 @@ _VERSION: Final = re.compile(r"v?([0-9]{1,9})\.([0-9]{1,9})(?:\.([0-9]{1,9}))?",
 _TABLES: Final[Mapping[str, tuple[str, ...]]] = {
     "projects": ("projects",),
     "repositories": ("project_repos",),
+    "users": (),
     "sessions": SESSION_TABLES,
+    "messages": MESSAGE_TABLES,
     "tasks": ("tasks",),
     "lineage": ("task_lineage",),
     "audits": ("task_audits",),
@@ -155,6 +159,21 @@ class Registry:
         """Give the sessions of all tables that have some; one that stands in several rows comes with the first."""
         for table in SESSION_TABLES:
             yield from self._merged_records(table, self._session)
+
+    def users(self) -> Iterator[UserRecord | Problem]:
+        """Give the users that sessions name, each with its first session; AgentOS has no table of them."""
+        ids = self._references.keys.fresh("user")
+        for item in self.sessions():
+            if isinstance(item, Problem) or item.user_id is None:
+                continue
+            if self._references.keys.add(ids, item.user_id):
+                yield read_user(item.user_id, item)
+
+    def messages(self) -> Iterator[MessageRecord | Problem]:
+        """Give the messages of all tables that have some, in the order in which they were written."""
+        ids = self._references.keys.fresh("message")
+        for table in MESSAGE_TABLES:
+            yield from self._records(table, lambda row: read_message(row, self._references, ids))
 
     def tasks(self, *, keep_status: bool = False) -> Iterator[TaskRecord | Problem]:
         """Give the tasks.

@@ -17,9 +17,9 @@ from typing import TextIO
 
 from agentos_store.errors import AlreadyExistsError
 from agentos_store.importers.agentos.registry import Registry
-from agentos_store.importers.agentos.report import Problem
-from agentos_store.importers.agentos.source import Value
+from agentos_store.importers.problems import Problem
 from agentos_store.importers.report import ImportReport, Note
+from agentos_store.importers.source import Value
 
 
 @contextmanager

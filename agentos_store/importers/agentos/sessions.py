@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from agentos_store.importers.agentos.jsontext import JSON
 from agentos_store.importers.agentos.records import SessionRecord
 from agentos_store.importers.agentos.references import References
-from agentos_store.importers.agentos.report import Repair
-from agentos_store.importers.agentos.row import ORIGIN_KEY, Row, ulid_time
+from agentos_store.importers.agentos.shapes import ORIGIN_KEY
+from agentos_store.importers.jsontext import JSON
+from agentos_store.importers.problems import Repair
+from agentos_store.importers.row import Row, ulid_time
 
 CHANNEL_LENGTH: Final = 100
 
@@ -34,7 +35,7 @@ def read_session(row: Row, references: References) -> SessionRecord:
         id=session_id,
         channel=_CHANNELS.get(row.table) or row.cut("channel", row.text("channel") or "task", CHANNEL_LENGTH),
         title=title or None,
-        user_id=row.text("user_id") or None,
+        user_id=row.reference("user_id"),
         created_at=created_at,
         updated_at=row.first_time(updated, "created_at", otherwise=created_at),
         metadata=row.with_origin(metadata),

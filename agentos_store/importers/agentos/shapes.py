@@ -7,6 +7,9 @@ from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import Final
 
+ORIGIN_KEY: Final = "agentos"
+"""Where in the free JSON of a record stands what has no field of its own."""
+
 
 class Shape(StrEnum):
     """Who made the tables."""
@@ -38,6 +41,8 @@ _LINKS: Final = {
     "task_artifact_ref": "artifact_id task_id repo_id ref_type ref_value summary created_at metadata",
 }
 
+_MESSAGES: Final = "message_id session_id role content created_at metadata"
+
 COLUMNS: Final[Mapping[Shape, Mapping[str, tuple[str, ...]]]] = {
     shape: {table: tuple(columns.split()) for table, columns in tables.items()}
     for shape, tables in {
@@ -48,6 +53,8 @@ COLUMNS: Final[Mapping[Shape, Mapping[str, tuple[str, ...]]]] = {
             "task_sessions": "session_id channel metadata created_at last_activity",
             "chat_sessions": "session_id title task_id created_at updated_at metadata",
             "webui_sessions": "session_id user_id created_at updated_at metadata",
+            "chat_messages": _MESSAGES,
+            "webui_messages": _MESSAGES,
             "tasks": _TASKS,
             "task_lineage": "id task_id kind ref_id phase created_at metadata",
             "task_audits": _AUDITS,
@@ -61,6 +68,7 @@ COLUMNS: Final[Mapping[Shape, Mapping[str, tuple[str, ...]]]] = {
             "projects": _PROJECTS,
             "project_repos": "id project_id repo_id repo_path added_at",
             "webui_sessions": "session_id user_id created_at updated_at metadata",
+            "webui_messages": _MESSAGES,
             "tasks": _TASKS,
             "task_lineage": "lineage_id task_id kind ref_id phase created_at metadata",
             "task_audits": _AUDITS,
@@ -80,6 +88,8 @@ KEYS: Final[Mapping[str, str]] = {
     "task_sessions": "session_id",
     "chat_sessions": "session_id",
     "webui_sessions": "session_id",
+    "chat_messages": "message_id",
+    "webui_messages": "message_id",
     "tasks": "task_id",
     "guardian_assignments": "assignment_id",
 }
@@ -87,12 +97,10 @@ KEYS: Final[Mapping[str, str]] = {
 
 LATER: Final[AbstractSet[str]] = frozenset(
     {
-        "chat_messages",
         "kb_chunks",
         "kb_embeddings",
         "kb_sources",
         "memory_items",
-        "webui_messages",
     }
 )
 """Tables with a place in the store that no iterator reads yet."""

@@ -6,11 +6,11 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Final
 
-from agentos_store.importers.agentos.jsontext import JSON
 from agentos_store.importers.agentos.records import LineageRecord, TaskRecord
 from agentos_store.importers.agentos.references import References, pair
-from agentos_store.importers.agentos.report import SetAside
-from agentos_store.importers.agentos.row import Row, ulid_time
+from agentos_store.importers.jsontext import JSON
+from agentos_store.importers.problems import SetAside
+from agentos_store.importers.row import Row, ulid_time
 
 TITLE_LENGTH: Final = 500
 KIND_LENGTH: Final = 100

@@ -8,18 +8,16 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from agentos_store.importers.agentos.jsontext import JSON, UNSTORABLE, parse_json, scrub
-from agentos_store.importers.agentos.report import Repair, SetAside
-from agentos_store.importers.agentos.source import Found, Value
-from agentos_store.importers.agentos.times import EPOCH, LATEST, parse_time
-
-ORIGIN_KEY: Final = "agentos"
-"""Where in the free JSON of a record stands what has no field of its own."""
+from agentos_store.importers.jsontext import JSON, UNSTORABLE, parse_json, scrub
+from agentos_store.importers.problems import Repair, SetAside
+from agentos_store.importers.source import Found, Value
+from agentos_store.importers.times import EPOCH, LATEST, parse_time
 
 KEY_LENGTH: Final = 255
 
 _CONTROL: Final = re.compile("[\x01-\x1f\x7f-\x9f]")
 _DIGITS: Final = re.compile("[0-9]{1,18}")
+_WHOLE: Final = re.compile("[+-]?[0-9]{1,18}")
 _ULID: Final = re.compile("[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -27,12 +25,21 @@ _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 class Row:
     """A row, its values, and what has been repaired so far."""
 
-    def __init__(self, found: Found, key_column: str | None, values: Mapping[str, Value] | None = None) -> None:
+    def __init__(
+        self,
+        found: Found,
+        key_column: str | None,
+        values: Mapping[str, Value] | None = None,
+        *,
+        origin: str = "agentos",
+    ) -> None:
         self.table = found.table
         self.rowid = found.rowid
         self._values = found.values if values is None else values
         self._repairs: list[Repair] = []
-        self._origin: dict[str, JSON] = {}
+        self.origin = origin
+        """The key in the free JSON of a record under which stands what has no field of its own."""
+        self._kept: dict[str, JSON] = {}
         self.key = f"rowid {found.rowid}"
         if key_column is None:
             self.key = str(found.rowid)
@@ -52,7 +59,7 @@ class Row:
 
     def keep(self, name: str, value: JSON) -> None:
         """Keep a value that has no field of its own; ``with_origin`` puts it into the record's free JSON."""
-        self._origin[name] = value
+        self._kept[name] = value
 
     def has_column(self, column: str) -> bool:
         """Tell whether the table has the column at all."""
@@ -162,6 +169,16 @@ class Row:
         self.keep(column, value)
         return None
 
+    def exact_text(self, column: str) -> str | None:
+        """Return a text with all that exact JSON holds, U+0000 included, or None."""
+        text = _as_text(self._values.get(column))
+        if text is None:
+            return None
+        clean = _without_damage(text, keep_nul=True)
+        if clean != text:
+            self.repaired(f"{column}: bytes that are no text became U+FFFD")
+        return clean
+
     def exact_json(self, column: str) -> JSON:
         """Return the value of a JSON text as it is; what is no JSON becomes ``{"unparsed": text}`` and is noted."""
         found = self._values.get(column)
@@ -204,21 +221,54 @@ class Row:
         self.repaired(f"{column}: {_shown(text)} is no count, so it became 0")
         return 0
 
+    def whole(self, column: str, *, otherwise: int, least: int | None = None) -> int:
+        """Return a whole number of 64 bits; what is none, is missing, or is below the least becomes ``otherwise``."""
+        found = self._values.get(column)
+        number: int | None = None
+        if isinstance(found, int):
+            number = found
+        elif isinstance(found, float) and found.is_integer() and abs(found) < 2**63:
+            number = int(found)
+        elif found is not None and (text := _WHOLE.fullmatch((self.text(column) or "").strip())):
+            number = int(text[0])
+        if number is not None and (least is None or number >= least):
+            return number
+        if found is not None:
+            self.repaired(f"{column}: {_shown(found)} became {otherwise}")
+            self.keep(column, self.shown(column))
+        elif self.has_column(column):
+            self.repaired(f"{column}: it was missing, so it became {otherwise}")
+        return otherwise
+
+    def real(self, column: str) -> float | None:
+        """Return a finite number, or None; what is none is noted and dropped."""
+        found = self._values.get(column)
+        if found is None:
+            return None
+        try:
+            number = float(found if isinstance(found, int | float) else self.text(column) or "")
+        except (ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
+        self.repaired(f"{column}: {_shown(found)} is no number, so it is left out")
+        return None
+
+    def shown(self, column: str) -> JSON:
+        """Return a value as it was found, as far as plain JSON of the store holds it."""
+        found = self._values.get(column)
+        if isinstance(found, int) or (isinstance(found, float) and math.isfinite(found)):
+            return found
+        text = _as_text(found)
+        return None if text is None else _without_damage(text)
+
     def plain(self, column: str, value: JSON) -> JSON:
         """Return a value that was read in another way as plain JSON of the store."""
         return self._scrubbed(column, value, repeated=False)
 
     def with_origin(self, free: dict[str, JSON] | None) -> dict[str, JSON] | None:
         """Return the free JSON together with what was kept; None only when there is neither."""
-        if not self._origin:
-            return free
-        free = dict(free or {})
-        name, number = ORIGIN_KEY, 0
-        while name in free:
-            number += 1
-            name = f"{ORIGIN_KEY}_{number}"
-        free[name] = dict(self._origin)
-        return free
+        return add_origin(free, self.origin, self._kept) if self._kept else free
 
     def _scrubbed(self, column: str, value: JSON, *, repeated: bool) -> JSON:
         if repeated:
@@ -234,6 +284,17 @@ class Row:
         if _CONTROL.search(text):
             raise SetAside(f"its {column} has control characters")
         return text
+
+
+def add_origin(free: Mapping[str, JSON] | None, origin: str, kept: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Return the free JSON together with what was kept, under the first free one of origin, origin_1, origin_2, …"""
+    whole = dict(free or {})
+    name, number = origin, 0
+    while name in whole:
+        number += 1
+        name = f"{origin}_{number}"
+    whole[name] = dict(kept)
+    return whole
 
 
 def ulid_time(identifier: str) -> dt.datetime | None:

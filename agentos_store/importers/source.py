@@ -1,4 +1,4 @@
-"""The tables of a registry's file and their rows, read past whatever damage there is."""
+"""The tables of another system's SQLite file and their rows, read past whatever damage there is."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Final, Self, TypeAlias
 
 from agentos_store.errors import UsageError
-from agentos_store.importers.agentos.jsontext import UNSTORABLE
-from agentos_store.importers.agentos.opening import DAMAGE, named, open_file, state_of
-from agentos_store.importers.agentos.report import Problem
+from agentos_store.importers.jsontext import UNSTORABLE
+from agentos_store.importers.opening import DAMAGE, named, open_file, state_of
+from agentos_store.importers.problems import Problem
 
 Value: TypeAlias = "str | int | float | bytes | None"
 
@@ -103,7 +103,7 @@ class SourceFile:
             except DAMAGE as damage:
                 reason = named(damage)
             if self._closed:
-                raise UsageError("the registry was closed while it was being read; read it inside the with block")
+                raise UsageError("the file was closed while it was being read; read it inside the with block")
             # Python's cursor is one row ahead: what it stumbled over may be the row after the next.
             single = self._at_or_after(f"{select} LIMIT 1", first)
             if single is not None:
@@ -163,7 +163,7 @@ class SourceFile:
         def works(start: int) -> bool:
             return self._at_or_after(probe, start) is not None
 
-        bad, start = first, max(first + 1, 1)  # No table of AgentOS numbers its rows below 1.
+        bad, start = first, max(first + 1, 1)  # None of these systems numbers rows below 1.
         tries, step = 0, 1
         while not works(start):
             if start >= _HIGHEST:

@@ -1,4 +1,4 @@
-"""Opening a registry's file so that nothing about it changes.
+"""Opening another system's SQLite file so that nothing about it changes.
 
 A file with nothing beside it is opened as immutable: SQLite then takes no lock and makes no ``-wal``, ``-shm`` or
 ``-journal``. With a write-ahead log or a rollback journal beside it that would miss rows or read half a transaction, so
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from agentos_store.errors import InvalidValueError, NotFoundError, StoreError, UnavailableError
-from agentos_store.importers.agentos.report import Problem
+from agentos_store.importers.problems import Problem
 
 DAMAGE: Final = (sqlite3.Error, UnicodeError, MemoryError)
 """What reading a damaged file may raise: a message of SQLite may itself hold bytes of the damage, which Python then
@@ -28,21 +28,21 @@ _MAGIC: Final = b"SQLite format 3\x00"
 
 def open_file(path: Path, stack: ExitStack) -> tuple[sqlite3.Connection, list[Problem]]:
     """Return a connection that only reads, closed with the stack, and what is wrong with the file as a whole."""
-    _check_kind(path)
+    check_file(path)
     try:
         with path.open("rb") as file:
             head = file.read(len(_MAGIC))
         resolved = path.resolve(strict=True)
         beside = [log for log in _logs(resolved) if log.stat().st_size]
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     if head != _MAGIC:
         raise InvalidValueError("path", "it is no SQLite database")
     if not beside:
         return _connected(f"{resolved.as_uri()}?mode=ro&immutable=1", stack)
     # Readable by its owner alone, as mkdtemp makes it.
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="agentos-registry-"))
-    copy = _copied(resolved, Path(folder) / "registry.sqlite")
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="agentos-store-import-"))
+    copy = _copied(resolved, Path(folder) / "copy.sqlite")
     return _connected(f"{copy.as_uri()}?mode=rw", stack)
 
 
@@ -62,13 +62,14 @@ def named(damage: BaseException) -> str:
     return name if isinstance(name, str) else type(damage).__name__
 
 
-def _check_kind(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raise NotFoundError, InvalidValueError or UnavailableError for what is no file that can be read."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError("file", str(path)) from None
     except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     if stat.S_ISDIR(mode):
         raise InvalidValueError("path", "it is a directory")
     if not stat.S_ISREG(mode):
@@ -104,7 +105,8 @@ def _decoded(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def _unreadable(path: Path, error: OSError | ValueError) -> StoreError:
+def unreadable(path: Path, error: OSError | ValueError) -> StoreError:
+    """Return the error for a file that the system refuses."""
     if isinstance(error, OSError):
         return UnavailableError(f"cannot read the file {str(path)!r}: {error.strerror}")
     return InvalidValueError("path", "no file can have this name")
@@ -128,5 +130,5 @@ def _copied(path: Path, copy: Path, *, tries: int = 5) -> Path:
                 stale.unlink()
             time.sleep(0.2)
     except OSError as error:
-        raise _unreadable(path, error) from None
-    raise UnavailableError("the registry is being written to; stop AgentOS, or import a backup of it")
+        raise unreadable(path, error) from None
+    raise UnavailableError("the file is being written to; stop what writes to it, or import a backup of it")

@@ -1,4 +1,4 @@
-"""Points in time, in each of the forms that AgentOS has written."""
+"""Points in time, in each of the forms that agent systems write."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LATEST = dt.datetime(9999, 12, 30, 23, 59, 59, 999999, tzinfo=dt.UTC)
 
 MILLISECONDS_FROM = 100_000_000_000
 """A number of at least this size counts milliseconds: as seconds it would be after the year 5138, as milliseconds it
-is in March 1973, before there was any AgentOS."""
+is in March 1973, before there was any of them."""
 
 _OUTSIDE = "outside of the years 1 to 9999"
 
@@ -50,7 +50,7 @@ def parse_time(value: object) -> tuple[dt.datetime, bool]:
         return _from_epoch(Decimal(text)), False
     found = _ISO.fullmatch(text)
     if found is None:
-        raise ValueError("not a form of time that AgentOS writes")
+        raise ValueError("not a form of time that is known")
     fraction = found["fraction"] or ""
     moment = dt.datetime.fromisoformat(f"{found['date']} {found['clock'] or '00:00'}")
     moment = moment.replace(microsecond=int(fraction[:6].ljust(6, "0")), tzinfo=_zone(found["offset"]))

@@ -20,6 +20,9 @@ class KeySets:
             "CREATE TABLE place (kind TEXT, key TEXT, number INTEGER, origin TEXT, rowid_there INTEGER,"
             " PRIMARY KEY (kind, key, number)) WITHOUT ROWID"
         )
+        self._connection.execute(
+            "CREATE TABLE tally (kind TEXT, key TEXT, amount TEXT, PRIMARY KEY (kind, key)) WITHOUT ROWID"
+        )
         self._passes = 0
 
     def __enter__(self) -> Self:
@@ -48,6 +51,14 @@ class KeySets:
         """Tell whether the set has the key."""
         found = self._connection.execute("SELECT 1 FROM member WHERE kind = ? AND key = ?", (kind, key))
         return found.fetchone() is not None
+
+    def tally(self, kind: str, key: str, amount: int = 1) -> int:
+        """Add to the number that belongs to the key, 0 at first, and return it."""
+        found = self._connection.execute("SELECT amount FROM tally WHERE kind = ? AND key = ?", (kind, key)).fetchone()
+        # As text, for a sum may be larger than what SQLite's integers hold.
+        total = (0 if found is None else int(found[0])) + amount
+        self._connection.execute("INSERT OR REPLACE INTO tally VALUES (?, ?, ?)", (kind, key, str(total)))
+        return total
 
     def drop(self, kind: str) -> None:
         """Forget one set."""

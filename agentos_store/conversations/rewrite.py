@@ -1,0 +1,289 @@
+"""Saving a whole conversation: what is new is told from what is there, and only the difference is written.
+
+A rewriting begins a new generation. Rows that are no part of it any more are closed, and stay for the snapshots that
+were taken before. A row that only moves, because something before it was cut out or put in, keeps its identifier and
+its time; the place that it had is kept by a closed copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import bindparam, cast, insert, null, select, text, type_coerce, update
+
+from agentos_store.conversations.append import (
+    OPEN,
+    SESSIONS,
+    add,
+    cost_of,
+    explain_rows,
+    refuse_twice,
+    spendable,
+    tokens_of,
+    write_rows,
+)
+from agentos_store.conversations.difference import Run, find_runs, gaps
+from agentos_store.conversations.drafts import MESSAGES, Draft, as_mappings, checked
+from agentos_store.conversations.message_models import CURRENT
+from agentos_store.engine.session import Session
+from agentos_store.engine.statement import Statement, plain_json
+from agentos_store.engine.violations import IntegrityViolation
+from agentos_store.errors import BudgetExceededError, ConflictError, InvalidValueError, NotFoundError
+from agentos_store.types import Text, new_ulid, quick_text
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What saving a whole conversation wrote."""
+
+    generation: int
+    """The session's generation now; it grew if anything but the end was changed."""
+    message_count: int
+    kept: int
+    """Messages that stayed at their place and were not touched."""
+    moved: int
+    """Messages that stayed and got another place."""
+    added: int
+    closed: int
+    """Messages that are no part of the conversation any more."""
+
+
+def save(
+    session: Session,
+    session_id: str,
+    messages: Sequence[Any],
+    *,
+    expected_generation: int | None,
+    expected_next_seq: int | None,
+) -> Saved:
+    """Make the conversation consist of these messages; the caller's transaction holds the session meanwhile."""
+    found = session.first(_LOCK if session.capabilities.row_locks else _READ, {"session_id": session_id})
+    if found is None:
+        raise NotFoundError("session", session_id)
+    generation, next_seq = found
+    # What the first try of this call found.
+    before = session.keep((generation, next_seq))
+    in_doubt = session.repeated and (generation, next_seq) != before
+    if not in_doubt:
+        _expect(session_id, "generation", generation, expected_generation)
+        _expect(session_id, "next_seq", next_seq, expected_next_seq)
+    given = as_mappings(messages)
+    old = [_Old(*row) for row in session.all(_OLD, {"session_id": session_id})]
+    runs = find_runs(
+        [each.key for each in old],
+        [_key(values, place) for place, values in enumerate(given)],
+        lambda i, j: old[i].says(given[j]),
+    )
+    kept = sum(run.length for run in runs if run.old == run.new)
+    if in_doubt:
+        # An appending leaves the generation and does not shorten; a rewriting ends the generation.
+        if kept == len(given) and (generation > before[0] or len(given) >= before[1]):
+            # The earlier try was committed; what others added since is theirs.
+            return Saved(generation, next_seq, kept, 0, 0, 0)
+        _expect(session_id, "generation", generation, expected_generation)
+        _expect(session_id, "next_seq", next_seq, expected_next_seq)
+    now = session.now()
+    drafts = {
+        # Keys that are not drawn from the session: a second try may find others to be new, and would mix them up.
+        place: Draft(session, session_id, given[place], f"messages[{place}]", now, key=new_ulid())
+        for first, behind in gaps(runs, len(given), lambda run: run.new)
+        for place in range(first, behind)
+    }
+    new = list(drafts.values())
+    refuse_twice(new)
+    if kept == len(old):
+        if new:
+            add(session, session_id, new)
+    else:
+        generation += 1
+        try:
+            _rewrite(session, session_id, generation, old, runs, drafts)
+        except IntegrityViolation as violation:
+            raise explain_rows(violation, new, session) from None
+        _count(session, session_id, generation, len(given), new)
+    stayed = sum(run.length for run in runs)
+    return Saved(generation, len(given), kept, stayed - kept, len(new), len(old) - stayed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Old:
+    """A message as it is stored."""
+
+    id: str
+    role: str
+    name: str | None
+    content: str
+    tool_calls: str | None
+    tool_call_id: str | None
+    agent_id: str | None
+    model: str | None
+    token_count: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_tokens: int | None
+    cost: Any
+    metadata: Any
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Return what makes it this message."""
+        return self.role, self.name, self.content, self.tool_calls, self.tool_call_id
+
+    def says(self, values: Mapping[str, Any]) -> bool:
+        """Tell whether nothing that is given beside the key is otherwise; what is left out stays as it is."""
+        for name in _BESIDE & values.keys():
+            value = values[name]
+            if value is None:
+                continue
+            if name == "metadata":
+                if not _alike(plain_json(value), self.metadata):
+                    return False
+            # Checked first, for True is no 1 and 0.5 no amount.
+            elif checked(value, name) != getattr(self, name):
+                return False
+        return True
+
+
+def _alike(left: object, right: object) -> bool:
+    """Tell whether two JSON values are equal, and alike: True, 1 and 1.0 are three values."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_alike(value, right[key]) for key, value in left.items())
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_alike, left, right))
+    return left == right and all(isinstance(left, kind) == isinstance(right, kind) for kind in (bool, float))
+
+
+_BESIDE = frozenset(
+    {"agent_id", "model", "token_count", "input_tokens", "output_tokens", "cached_tokens", "cost", "metadata"}
+)
+
+
+def _key(values: Mapping[str, Any], place: int) -> tuple[object, ...]:
+    path, calls = f"messages[{place}]", values.get("tool_calls")
+    return (
+        _comparable(values.get("role")),
+        _comparable(values.get("name")),
+        quick_text(values.get("content"), f"{path}.content"),
+        None if calls is None else quick_text(calls, f"{path}.tool_calls"),
+        _comparable(values.get("tool_call_id")),
+    )
+
+
+def _comparable(value: object) -> object:
+    # What is no text is equal to nothing, so that it is looked at closely, and refused.
+    return value if value is None or isinstance(value, str) else object()
+
+
+def _expect(session_id: str, what: str, there: int, expected: object) -> None:
+    if expected is None:
+        return
+    if isinstance(expected, bool) or not isinstance(expected, int):
+        raise InvalidValueError(f"expected_{what}", "must be a whole number")
+    if there != expected:
+        raise ConflictError("session", session_id, f"its {what} is {there}, not {expected}; load it again")
+
+
+def _rewrite(
+    session: Session,
+    session_id: str,
+    generation: int,
+    old: Sequence[_Old],
+    runs: Sequence[Run],
+    drafts: Mapping[int, Draft],
+) -> None:
+    binds = {"session_id": session_id, "generation": generation, "tag": f"{new_ulid()}@"}
+    for first, behind in gaps(runs, len(old), lambda run: run.old):
+        session.execute(_CLOSE, {**binds, "first": first, "behind": behind})
+    moves: list[tuple[int, int]] = []
+    for run in runs:
+        if run.old != run.new:
+            session.execute(_COPY, {**binds, "first": run.old, "behind": run.old + run.length})
+            moves += [(run.old + i, run.new + i) for i in range(run.length)]
+    # No two messages may have one place, not even for a moment: who goes down goes first, from the bottom; then who
+    # goes up, from the top.
+    moves = [move for move in moves if move[1] < move[0]] + [move for move in reversed(moves) if move[1] > move[0]]
+    session.execute_many(
+        _MOVE, [{"id": old[origin].id, "seq": place, "generation": generation} for origin, place in moves]
+    )
+    if drafts:
+        write_rows(session, [draft.placed(place, generation) for place, draft in drafts.items()])
+
+
+def _count(session: Session, session_id: str, generation: int, length: int, new: Sequence[Draft]) -> None:
+    binds = {"session_id": session_id, "generation": generation, "length": length}
+    binds |= {"tokens": tokens_of(new), "spent": cost_of(new), "now": session.now()}
+    if session.execute(_COUNT, binds) == 0:
+        raise BudgetExceededError(session_id)
+
+
+_SESSION_ID = bindparam("session_id", type_=SESSIONS.c.id.type)
+_GENERATION = bindparam("generation", type_=SESSIONS.c.generation.type)
+_LENGTH = bindparam("length", type_=SESSIONS.c.next_seq.type)
+_SPENT = bindparam("spent", type_=SESSIONS.c.total_cost.type)
+_TEXT = Text()
+
+_STATE = select(SESSIONS.c.generation, SESSIONS.c.next_seq).where(SESSIONS.c.id == _SESSION_ID, OPEN)
+_READ: Statement[Any] = Statement(_STATE)
+_LOCK: Statement[Any] = Statement(_STATE.with_for_update(key_share=True))
+_OLD: Statement[Any] = Statement(
+    select(
+        MESSAGES.c.id,
+        MESSAGES.c.role,
+        MESSAGES.c.name,
+        # Compared as it is stored, without being read.
+        type_coerce(MESSAGES.c.content, _TEXT),
+        type_coerce(MESSAGES.c.tool_calls, _TEXT),
+        MESSAGES.c.tool_call_id,
+        MESSAGES.c.agent_id,
+        MESSAGES.c.model,
+        MESSAGES.c.token_count,
+        MESSAGES.c.input_tokens,
+        MESSAGES.c.output_tokens,
+        MESSAGES.c.cached_tokens,
+        MESSAGES.c.cost,
+        MESSAGES.c.metadata,
+    )
+    .where(MESSAGES.c.session_id == _SESSION_ID, text(f"{MESSAGES.name}.{CURRENT}"))
+    .order_by(MESSAGES.c.seq)
+)
+_WITHIN = (
+    MESSAGES.c.session_id == _SESSION_ID,
+    text(f"{MESSAGES.name}.{CURRENT}"),
+    MESSAGES.c.seq >= bindparam("first", type_=MESSAGES.c.seq.type),
+    MESSAGES.c.seq < bindparam("behind", type_=MESSAGES.c.seq.type),
+)
+_CLOSE: Statement[Any] = Statement(update(MESSAGES).where(*_WITHIN).values(to_generation=_GENERATION))
+
+
+def _copy() -> Statement[Any]:
+    values = {c.name: c for c in MESSAGES.c} | {
+        # No key of the caller's can be in its way, or be too long for it.
+        "id": bindparam("tag", type_=_TEXT).op("||")(cast(MESSAGES.c.seq, _TEXT)),
+        "to_generation": _GENERATION,
+        "copied_from": MESSAGES.c.id,
+        "idempotency_key": null(),
+    }
+    source = select(*values.values()).where(*_WITHIN)
+    return Statement(insert(MESSAGES).from_select([*values], source, include_defaults=False))
+
+
+_COPY = _copy()
+_MOVE: Statement[Any] = Statement(
+    update(MESSAGES)
+    .where(MESSAGES.c.id == bindparam("id", type_=MESSAGES.c.id.type))
+    .values(seq=bindparam("seq", type_=MESSAGES.c.seq.type), from_generation=_GENERATION)
+)
+_COUNT: Statement[Any] = Statement(
+    update(SESSIONS)
+    .where(SESSIONS.c.id == _SESSION_ID, spendable(_SPENT))
+    .values(
+        generation=_GENERATION,
+        next_seq=_LENGTH,
+        message_count=_LENGTH,
+        total_tokens=SESSIONS.c.total_tokens + bindparam("tokens", type_=SESSIONS.c.total_tokens.type),
+        total_cost=SESSIONS.c.total_cost + _SPENT,
+        updated_at=bindparam("now", type_=SESSIONS.c.updated_at.type),
+    )
+)

@@ -1,0 +1,1 @@
+"""Chapter 14's agent store: the SQLite database of document 004."""

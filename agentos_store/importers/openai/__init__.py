@@ -1,0 +1,1 @@
+"""Transcripts of conversations in OpenAI's format."""

@@ -1,0 +1,1 @@
+"""The benchmarks of conversations: sessions and what is said in them."""
