@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentos_store.agents.models import Agent
+from agentos_store.agents.models import Agent, AgentDocument, Snapshot
 from agentos_store.base import Base
 from agentos_store.conversations.context_models import Context
 from agentos_store.conversations.message_models import Message
@@ -16,6 +16,7 @@ from agentos_store.tasks.models import AuditPruningPermit, Task, TaskAudit, Task
 
 __all__ = [
     "Agent",
+    "AgentDocument",
     "AuditPruningPermit",
     "Base",
     "Context",
@@ -27,6 +28,7 @@ __all__ = [
     "ProjectRepo",
     "QuotaReservation",
     "Session",
+    "Snapshot",
     "SupervisorInboxEntry",
     "Task",
     "TaskArtifactRef",

@@ -14,6 +14,7 @@ from pathlib import Path
 from time import perf_counter
 
 from benchmarks import machine, report
+from benchmarks.agents import WORKS as OF_AGENTS
 from benchmarks.conversations.works import WORKS as OF_CONVERSATIONS
 from benchmarks.conversations.writers import append_messages
 from benchmarks.measure import Contest, Outcome, hold
@@ -24,7 +25,12 @@ from benchmarks.writers import Chore, Crowd, crowd, record_audits
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 BACKENDS = ("sqlite", "postgresql")
-CONTESTS: dict[str, Callable[[Place], AbstractContextManager[Contest]]] = {**WORKS, **OF_CONVERSATIONS, **STARTS}
+CONTESTS: dict[str, Callable[[Place], AbstractContextManager[Contest]]] = {
+    **WORKS,
+    **OF_CONVERSATIONS,
+    **OF_AGENTS,
+    **STARTS,
+}
 CROWDS: dict[str, tuple[Callable[[Place], Chore], str]] = {
     "threads": (record_audits, "threads"),
     "processes": (record_audits, "processes"),

@@ -125,7 +125,7 @@ class Owner:
             Databases(server).drop(template)
 
 
-IN_MEMORY = Path("/dev/shm")  # noqa: S108  the place, not a file in it
+IN_MEMORY = Path("/dev/shm")
 ENOUGH = 4 * 1024**3
 
 

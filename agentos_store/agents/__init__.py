@@ -1,1 +1,1 @@
-"""Agents: the table that tasks refer to."""
+"""Agents: what they are, what they keep, what they were, and their forks."""

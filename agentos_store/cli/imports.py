@@ -91,6 +91,29 @@ def openai(
     _show(report, "OpenAI", as_json=as_json)
 
 
+@app.command()
+def kode(
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(help="The directory of a KODE JSONStore: the one with the agents' folders.")],
+    keep_secrets: Annotated[
+        bool, typer.Option("--keep-secrets", help="Keep API keys and the like, which are redacted otherwise.")
+    ] = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Import the agents of a KODE JSONStore: conversations, tool calls, documents and snapshots. It is only read.
+
+    A second run brings only what is new; a run that was interrupted is simply repeated.
+    """
+    from agentos_store.importers.kode.directory import open_store
+    from agentos_store.importers.kode.load import load_store
+
+    # The directory first: a slip in its name should leave no new store behind.
+    source = open_store(path, keep_secrets=keep_secrets)
+    with where(context).open(create=True) as store, _bars(quiet=as_json) as bars:
+        report = load_store(store, source, str(path), progress=_Shown(bars))
+    _show(report, "KODE", as_json=as_json)
+
+
 def print_report(report: ImportReport, system: str) -> None:
     """Print what an import did."""
     columns = ["kind", "read", "imported", "there already", "merged", "set aside", "repaired"]

@@ -25,7 +25,7 @@ from agentos_store.conversations.append import (
     write_rows,
 )
 from agentos_store.conversations.difference import Run, find_runs, gaps
-from agentos_store.conversations.drafts import MESSAGES, Draft, as_mappings, checked
+from agentos_store.conversations.drafts import MESSAGES, NOTHING, Draft, as_mappings, checked
 from agentos_store.conversations.message_models import CURRENT
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, plain_json
@@ -185,6 +185,28 @@ def _expect(session_id: str, what: str, there: int, expected: object) -> None:
         raise ConflictError("session", session_id, f"its {what} is {there}, not {expected}; load it again")
 
 
+def renumber(session: Session, session_id: str) -> int:
+    """Give the messages of a conversation with gaps the numbers 0, 1, 2, …, as a new generation; return how many moved.
+
+    A repair: nothing in the store leaves a gap.
+    """
+    found = session.first(_LOCK_ANY if session.capabilities.row_locks else _READ_ANY, {"session_id": session_id})
+    if found is None:
+        raise NotFoundError("session", session_id)
+    generation = found[0] + 1
+    rows = session.all(_PLACES, {"session_id": session_id})
+    moves = [(id_, seq, place) for place, (id_, seq) in enumerate(rows) if seq != place]
+    if not moves:
+        return 0
+    binds = {"session_id": session_id, "generation": generation, "tag": f"{new_ulid()}@"}
+    first = moves[0][1]
+    session.execute(_COPY, {**binds, "first": first, "behind": rows[-1][1] + 1})
+    # All go down, so who goes first makes room for the next.
+    session.execute_many(_MOVE, [{"id": id_, "seq": place, "generation": generation} for id_, _, place in moves])
+    session.execute(_COUNT, {**binds, "length": len(rows), "tokens": 0, "spent": NOTHING, "now": session.now()})
+    return len(moves)
+
+
 def _rewrite(
     session: Session,
     session_id: str,
@@ -227,6 +249,15 @@ _TEXT = Text()
 _STATE = select(SESSIONS.c.generation, SESSIONS.c.next_seq).where(SESSIONS.c.id == _SESSION_ID, OPEN)
 _READ: Statement[Any] = Statement(_STATE)
 _LOCK: Statement[Any] = Statement(_STATE.with_for_update(key_share=True))
+# A repair is for conversations that are deleted too.
+_ANY = select(SESSIONS.c.generation, SESSIONS.c.next_seq).where(SESSIONS.c.id == _SESSION_ID)
+_READ_ANY: Statement[Any] = Statement(_ANY)
+_LOCK_ANY: Statement[Any] = Statement(_ANY.with_for_update(key_share=True))
+_PLACES: Statement[Any] = Statement(
+    select(MESSAGES.c.id, MESSAGES.c.seq)
+    .where(MESSAGES.c.session_id == _SESSION_ID, text(f"{MESSAGES.name}.{CURRENT}"))
+    .order_by(MESSAGES.c.seq)
+)
 _OLD: Statement[Any] = Statement(
     select(
         MESSAGES.c.id,

@@ -42,9 +42,12 @@ AGENTS = Table(
 
 
 def settle(
-    session: Session, agent_id: str | None, session_id: str | None, *, note: str, by: str | None
+    session: Session, agent_id: str | None, session_id: str | None, *, note: str, by: str | None, waiting: bool = True
 ) -> Sequence[ToolCallRecord]:
-    """Seal what is open, record what the conversation calls without a result, and return both, the oldest first."""
+    """Seal what is open, record what the conversation calls without a result, and return both, the oldest first.
+
+    Calls that wait for a person's word are sealed only with ``waiting``.
+    """
     conversation = _conversation(session, agent_id, session_id)
     time = session.now()
     scope = (agent_id is not None, session_id is not None)
@@ -54,7 +57,7 @@ def settle(
         return found
     operators = session.capabilities.data_modifying_cte
     sealed = entry("sealed", time, by=by, note=note)
-    session.execute(_seal(*scope, operators=operators), {**values, "entry": sealed})
+    session.execute(_seal(*scope, operators=operators, waiting=waiting), {**values, "entry": sealed})
     if conversation is not None:
         record_unanswered(session, conversation, agent_id, time, sealed)
     return session.all(_sealed(*scope), values)
@@ -78,7 +81,7 @@ def _conversation(session: Session, agent_id: str | None, session_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Use:
+class Use:
     """A call as a message has it."""
 
     tool_call_id: str
@@ -97,9 +100,15 @@ def record_unanswered(
 
     With an agent, only calls of its own messages, and of those that belong to no agent, which then become its calls.
     """
+    unknown = unrecorded(session, session_id, agent_id)
+    session.execute_many(ADD, [addable(_row(session, session_id, use, time, sealed)) for use in unknown])
+
+
+def unrecorded(session: Session, session_id: str, agent_id: str | None) -> list[Use]:
+    """Return the calls of the current conversation that have neither a result nor a record."""
     uses = list(_unanswered(session, session_id, agent_id))
     if not uses:
-        return
+        return []
     known: dict[str, set[str | None]] = {}
     found = session.all(_KNOWN_IN_SESSION, {"session_id": session_id})
     found += session.all(_KNOWN_OF_ITS_AGENTS, {"session_id": session_id})
@@ -107,16 +116,15 @@ def record_unanswered(
         found += session.all(_KNOWN_OF_AGENT, {"agent_id": owner})
     for name, owner in found:
         known.setdefault(name, set()).add(owner)
-    unknown = [use for use in uses if not _has_record(use, known.get(use.tool_call_id, set()))]
-    session.execute_many(ADD, [addable(_row(session, session_id, use, time, sealed)) for use in unknown])
+    return [use for use in uses if not _has_record(use, known.get(use.tool_call_id, set()))]
 
 
-def _has_record(use: _Use, owners: set[str | None]) -> bool:
+def _has_record(use: Use, owners: set[str | None]) -> bool:
     """Tell whether one of the records of this name is the call's; where one side names no agent, the name decides."""
     return bool(owners) if use.agent_id is None else not owners.isdisjoint((None, use.agent_id))
 
 
-def _row(session: Session, session_id: str, use: _Use, time: dt.datetime, sealed: dict[str, Any]) -> dict[str, Any]:
+def _row(session: Session, session_id: str, use: Use, time: dt.datetime, sealed: dict[str, Any]) -> dict[str, Any]:
     return dict.fromkeys(CALLS.c.keys()) | {
         "id": session.new_ulid(),
         "agent_id": use.agent_id,
@@ -137,9 +145,9 @@ def _row(session: Session, session_id: str, use: _Use, time: dt.datetime, sealed
     }
 
 
-def _unanswered(session: Session, session_id: str, agent_id: str | None) -> Iterator[_Use]:
+def _unanswered(session: Session, session_id: str, agent_id: str | None) -> Iterator[Use]:
     """Return the calls that no later message answers; one name may be used again once it was answered."""
-    waiting: dict[str, _Use] = {}
+    waiting: dict[str, Use] = {}
     last = -1
     while True:
         rows = session.all(_OF_TOOLS, {"session_id": session_id, "after": last, "limit_": _BATCH})
@@ -152,13 +160,11 @@ def _unanswered(session: Session, session_id: str, agent_id: str | None) -> Iter
         if agent_id is None or use.agent_id == agent_id:
             yield use
         elif use.agent_id is None:
-            yield _Use(
-                use.tool_call_id, use.tool_name, use.input, use.ordinal, use.message_id, agent_id, use.created_at
-            )
+            yield Use(use.tool_call_id, use.tool_name, use.input, use.ordinal, use.message_id, agent_id, use.created_at)
 
 
 def _follow(
-    waiting: dict[str, _Use],
+    waiting: dict[str, Use],
     message_id: str,
     agent_id: str | None,
     role: str,
@@ -176,7 +182,7 @@ def _follow(
                 tool_name = tool if _is_storable(CALLS.c.tool_name, tool) else UNNAMED
                 # Put in anew, so that it stands behind those before it.
                 waiting.pop(name, None)
-                waiting[name] = _Use(name, tool_name, given, ordinal, message_id, agent_id, created_at)
+                waiting[name] = Use(name, tool_name, given, ordinal, message_id, agent_id, created_at)
     answers = [block.get("tool_use_id") for block in blocks if block.get("type") == "tool_result"]
     for answer in [*answers, tool_call_id if role == "tool" else None]:
         if isinstance(answer, str):
@@ -213,11 +219,12 @@ _AT = bindparam("at", type_=CALLS.c.updated_at.type)
 
 
 @cache
-def _seal(by_agent: bool, by_session: bool, *, operators: bool) -> Statement[Any]:
+def _seal(by_agent: bool, by_session: bool, *, operators: bool, waiting: bool) -> Statement[Any]:
+    states = [state for state in OPEN if waiting or state != "approval_required"]
     error = CALLS.c.error_message
     return Statement(
         update(CALLS)
-        .where(*_scope(by_agent, by_session), or_(*(CALLS.c.state == state for state in OPEN)))
+        .where(*_scope(by_agent, by_session), or_(*(CALLS.c.state == state for state in states)))
         .values(
             state="sealed",
             is_error=literal(True, CALLS.c.is_error.type),

@@ -23,6 +23,8 @@ from agentos_store.engine.retry import OnRetry, RetryPolicy, is_transient
 from agentos_store.engine.session import Session
 from agentos_store.errors import LockTimeoutError, TransientError, UsageError
 from agentos_store.operation import Access, Awaiting, refuse_inside_body
+from agentos_store.operations import consistency
+from agentos_store.operations.consistency import ConsistencyReport
 from agentos_store.operations.status import Status, read_status
 from agentos_store.store.blocking import TransactionRunner
 from agentos_store.store.opening import open_backend
@@ -240,6 +242,18 @@ class AsyncStore(Repositories[Awaiting]):
     async def status(self) -> Status:
         """Return what an operator looks at first: revision, size, counts, the oldest task that waits."""
         return await self._hop.call(read_status, self._backend)
+
+    async def check_consistency(self, agent_id: str | None = None) -> ConsistencyReport:
+        """Return what does not fit together, in the whole store or for one agent: what is wrong, where, and the remedy.
+
+        Counters of sessions and users, gaps in the numbers of messages, tool calls that nobody is at work on, safe
+        fork points behind the end, snapshots whose messages are gone. Raises NotFoundError for an unknown agent.
+        """
+        return await self._hop.call(consistency.check_consistency, self._backend, agent_id)
+
+    async def repair(self, agent_id: str | None = None) -> ConsistencyReport:
+        """Put right what ``check_consistency`` finds and has a remedy for; return what was put right."""
+        return await self._hop.call(consistency.repair, self._backend, agent_id)
 
     async def close(self) -> None:
         """Let running operations end and give back the connections; closing twice is no error.

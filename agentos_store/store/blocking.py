@@ -17,6 +17,8 @@ from agentos_store.engine.retry import OnRetry, RetryPolicy
 from agentos_store.engine.session import Session
 from agentos_store.errors import LockTimeoutError, UsageError
 from agentos_store.operation import Access, Blocking, refuse_inside_body
+from agentos_store.operations import consistency
+from agentos_store.operations.consistency import ConsistencyReport
 from agentos_store.operations.status import Status, read_status
 from agentos_store.store.opening import open_backend
 from agentos_store.store.repositories import Repositories
@@ -157,6 +159,18 @@ class Store(Repositories[Blocking]):
     def status(self) -> Status:
         """Return what an operator looks at first: revision, size, counts, the oldest task that waits."""
         return read_status(self._backend)
+
+    def check_consistency(self, agent_id: str | None = None) -> ConsistencyReport:
+        """Return what does not fit together, in the whole store or for one agent: what is wrong, where, and the remedy.
+
+        Counters of sessions and users, gaps in the numbers of messages, tool calls that nobody is at work on, safe
+        fork points behind the end, snapshots whose messages are gone. Raises NotFoundError for an unknown agent.
+        """
+        return consistency.check_consistency(self._backend, agent_id)
+
+    def repair(self, agent_id: str | None = None) -> ConsistencyReport:
+        """Put right what ``check_consistency`` finds and has a remedy for; return what was put right."""
+        return consistency.repair(self._backend, agent_id)
 
     def close(self) -> None:
         """Let running operations end and give back the connections; closing twice is no error.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
+from agentos_store.agents.documents import DocumentRepository
+from agentos_store.agents.repository import AgentRepository
+from agentos_store.agents.snapshots import SnapshotRepository
 from agentos_store.conversations.contexts import ContextRepository
 from agentos_store.conversations.messages import MessageRepository
 from agentos_store.conversations.sessions import SessionRepository
@@ -49,6 +52,12 @@ class Repositories(Generic[F]):
         """What is called there."""
         self.contexts: ContextRepository[F] = ContextRepository(runner, asynchronous=asynchronous)
         """What agents and sessions work with for a while."""
+        self.agents: AgentRepository[F] = AgentRepository(runner, asynchronous=asynchronous)
+        """Agents: what they are, where they stand, and whom they descend from."""
+        self.snapshots: SnapshotRepository[F] = SnapshotRepository(runner, asynchronous=asynchronous)
+        """Moments of agents to which they, or forks of them, can go back."""
+        self.documents: DocumentRepository[F] = DocumentRepository(runner, asynchronous=asynchronous)
+        """What agents keep for themselves and read back whole."""
 
     def bind(self, repository: type[T]) -> T:
         """Return a repository of one's own, bound to this store: ``store.bind(MyRepository[Blocking])``.
