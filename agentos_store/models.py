@@ -10,7 +10,9 @@ from agentos_store.conversations.models import QuotaReservation, Session, User
 from agentos_store.conversations.tool_call_models import ToolCallRecord
 from agentos_store.governance.models import GuardianVerdict, SupervisorInboxEntry
 from agentos_store.housekeeping.models import ImportLedgerEntry, MaintenanceRun
+from agentos_store.memory.models import MemoryItem
 from agentos_store.projects.models import Project, ProjectRepo
+from agentos_store.search.models import SearchDocument
 from agentos_store.tasks.link_models import TaskArtifactRef, TaskDependency, TaskRepoScope
 from agentos_store.tasks.models import AuditPruningPermit, Task, TaskAudit, TaskAuditHead, TaskLineage
 
@@ -23,10 +25,12 @@ __all__ = [
     "GuardianVerdict",
     "ImportLedgerEntry",
     "MaintenanceRun",
+    "MemoryItem",
     "Message",
     "Project",
     "ProjectRepo",
     "QuotaReservation",
+    "SearchDocument",
     "Session",
     "Snapshot",
     "SupervisorInboxEntry",

@@ -23,5 +23,7 @@ class Capabilities:
     """Locks that are held for a transaction and belong to no row."""
     row_locks: bool
     """Several writers work at once, so that a row that is read to be changed has to be locked."""
+    full_text_table: bool
+    """What can be searched for words lies in a table of its own, which can be filled anew and checked."""
     vector_index: bool
     """The pgvector extension is installed."""

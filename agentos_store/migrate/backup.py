@@ -66,9 +66,11 @@ def _copy(source: sqlite3.Connection, path: Path) -> None:
 
 
 def _has_rows(source: sqlite3.Connection) -> bool:
+    # What a virtual table keeps for itself is there without rows too.
     tables = source.execute(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-        " AND sql NOT LIKE 'CREATE VIRTUAL%' AND name <> ?",
+        "SELECT name FROM sqlite_master AS t WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+        " AND sql NOT LIKE 'CREATE VIRTUAL%' AND name <> ? AND NOT EXISTS"
+        " (SELECT 1 FROM sqlite_master AS v WHERE v.sql LIKE 'CREATE VIRTUAL%' AND t.name GLOB v.name || '_*')",
         (TABLE,),
     ).fetchall()
     return any(source.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchone() for (name,) in tables)

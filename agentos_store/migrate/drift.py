@@ -23,6 +23,7 @@ from agentos_store.engine.sqlite.faults import translate as translate_sqlite
 from agentos_store.engine.sqlite.functions import register_functions
 from agentos_store.migrate.catalogue_postgresql import read_postgresql
 from agentos_store.migrate.catalogue_sqlite import Facts, read_sqlite
+from agentos_store.migrate.search_index import search_index_sqlite
 from agentos_store.migrate.target import Target
 from agentos_store.migrate.triggers import (
     APPEND_ONLY,
@@ -98,8 +99,8 @@ def _sqlite(target: Target) -> tuple[Facts, Facts]:
         register_functions(raw)
         engine = create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
         metadata.create_all(engine)
-        for trigger in triggers_of_models(metadata):
-            raw.execute(trigger)
+        for statement in (*triggers_of_models(metadata), *search_index_sqlite()):
+            raw.execute(statement)
         return database, read_sqlite(raw)
 
 

@@ -14,11 +14,17 @@ from agentos_store.conversations.tool_calls import ToolCallRepository
 from agentos_store.conversations.users import UserRepository
 from agentos_store.governance.inbox import InboxRepository
 from agentos_store.governance.verdicts import VerdictRepository
+from agentos_store.memory import items as memory
+from agentos_store.memory.repository import MemoryRepository
 from agentos_store.operation import F, Repository, Runner
 from agentos_store.projects.repository import ProjectRepository
+from agentos_store.search.repository import SearchRepository
 from agentos_store.tasks.audits import AuditRepository
 from agentos_store.tasks.lineage import LineageRepository
 from agentos_store.tasks.repository import TaskRepository
+
+SOURCES = (memory.SOURCE,)
+"""What is searched; a new kind is added here."""
 
 T = TypeVar("T", bound=Repository[Any])
 
@@ -41,6 +47,10 @@ class Repositories(Generic[F]):
         """What guardians decided about tasks."""
         self.inbox: InboxRepository[F] = InboxRepository(runner, asynchronous=asynchronous)
         """Events that the supervisor looks at, each once."""
+        self.memory: MemoryRepository[F] = MemoryRepository(runner, asynchronous=asynchronous)
+        """What agents remember."""
+        self.search: SearchRepository[F] = SearchRepository(runner, asynchronous=asynchronous, sources=SOURCES)
+        """The index behind every search."""
 
         self.users: UserRepository[F] = UserRepository(runner, asynchronous=asynchronous)
         """People and services, their quotas and what they used."""

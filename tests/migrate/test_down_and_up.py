@@ -26,6 +26,8 @@ Rows = dict[str, list[dict[str, Any]]]
 def value(column: Column[Any], number: int) -> object:
     """Return a value that the column takes, another one for each row where the type has room for it."""
     kind = column.type
+    if column.name == "confidence":
+        return number / 4
     if isinstance(kind, Choice):
         return kind.values[0]
     if isinstance(kind, JSONValue):
@@ -86,7 +88,8 @@ def fill(target: Target) -> None:
 
 def read_rows(target: Target, execute: Callable[..., Any], facts: Facts) -> Rows:
     rows: Rows = {}
-    for name in sorted({table for table, what in facts if what == "table"}):
+    # A virtual table has no rows of its own.
+    for name in sorted({table for (table, what), is_a in facts.items() if what == "table" and is_a == "table"}):
         columns = sorted(what.split()[1] for table, what in facts if table == name and what.startswith("column "))
         listed = ", ".join(f'"{column}"' for column in columns)
         found = [dict(zip(columns, each, strict=True)) for each in execute(target, f"SELECT {listed} FROM {name}")]

@@ -107,6 +107,7 @@ class PostgreSQLBackend:
             notify=True,
             advisory_locks=True,
             row_locks=True,
+            full_text_table=False,
             vector_index=vector,
         )
 

@@ -23,6 +23,7 @@ CAPABILITIES = Capabilities(
     notify=False,
     advisory_locks=False,
     row_locks=False,
+    full_text_table=True,
     vector_index=False,
 )
 

@@ -1,0 +1,214 @@
+"""Finding what agents remember: by words, and by what is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Select, bindparam, literal_column, select, union_all
+
+from agentos_store.engine.among import searched
+from agentos_store.engine.session import Session
+from agentos_store.engine.statement import Statement, build_model
+from agentos_store.errors import InvalidValueError
+from agentos_store.memory.items import IS_VALID, ITEMS, PLACE
+from agentos_store.memory.models import SCOPES, MemoryItem
+from agentos_store.memory.texts import KIND, estimate_tokens, texts_of
+from agentos_store.operation import F, Repository, reads
+from agentos_store.search.matching import binds, matching
+from agentos_store.search.query import Query, parse
+from agentos_store.search.snippets import MARKS, WIDTH, snippet
+from agentos_store.types import Identifier, Text
+
+LARGEST_LIMIT = 1000
+ALL = 2**62
+_PLACE = Identifier()
+MOST_IN_CONTEXT = 1000
+"""Items of one scope that are looked at for a context."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryHit:
+    """An item that a search found."""
+
+    item: MemoryItem
+    score: float
+    """The greater, the better it fits; the same on every database."""
+    snippet: str
+    """Where it fits: a piece of its text, with what was searched for marked."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryContext:
+    """What is worth knowing now."""
+
+    items: Sequence[MemoryItem]
+    """The most specific scope first, within a scope the surest first."""
+    tokens: int
+    """What their contents take of a language model's context."""
+
+
+class MemoryFinding(Repository[F]):
+    """The part of the memory that finds."""
+
+    @reads
+    def search(
+        self,
+        session: Session,
+        query: str,
+        *,
+        scope: str | None = None,
+        scope_id: str | None = None,
+        type: str | None = None,
+        project_id: str | None = None,
+        tags: Sequence[str] | None = None,
+        min_confidence: float | None = None,
+        limit: int = 20,
+        offset: int = 0,
+        marks: tuple[str, str] = MARKS,
+        width: int = WIDTH,
+    ) -> Sequence[MemoryHit]:
+        """Return the items that a query finds in their content and tags, the best first; ``limit`` up to 1,000.
+
+        Plain words must all be there; ``"a phrase"``, ``word*`` and ``-word`` are understood, and any other character
+        is text. A query that asks for nothing finds nothing. What has expired is not found. ``marks`` stand before
+        and after what matched in a snippet of about ``width`` characters.
+        """
+        asked = parse(_check_text(query))
+        _check_range("limit", limit, 1, LARGEST_LIMIT)
+        _check_range("offset", offset, 0, LARGEST_LIMIT)
+        _check_range("width", width, 1, 10_000)
+        values = {
+            "scope": scope,
+            "scope_id": scope_id,
+            "type": type,
+            "project_id": project_id,
+            "tags": None if tags is None else list(tags),
+            "min_confidence": min_confidence,
+        }
+        values = {name: value for name, value in values.items() if value is not None}
+        if not asked:
+            return []
+        return [
+            MemoryHit(item, score, snippet(texts_of(item.content, item.tags), asked, width=width, marks=marks))
+            for item, score in _found(session, asked, values, limit, offset)
+        ]
+
+    @reads
+    def context(
+        self,
+        session: Session,
+        *,
+        task_id: str | None = None,
+        agent_id: str | None = None,
+        repo_id: str | None = None,
+        project_id: str | None = None,
+        token_budget: int = 2000,
+        min_confidence: float = 0.0,
+        count_tokens: Callable[[Any], int] = estimate_tokens,
+    ) -> MemoryContext:
+        """Return the best items for what is at hand, and the global ones, as many as the budget holds.
+
+        The most specific scope comes first: task, agent, repository, project, global; within it the surest item, then
+        the newest. One that does not fit into what is left of the budget is passed over. ``count_tokens`` says what a
+        content takes; without it, it is estimated.
+        """
+        _check_range("token_budget", token_budget, 0, 2**31)
+        places = {"task": task_id, "agent": agent_id, "repo": repo_id, "project": project_id}
+        given = {scope: _PLACE.check(place, f"{scope}_id") for scope, place in places.items() if place is not None}
+        given["global"] = ""
+        statement = _CONTEXTS.get(frozenset(given))
+        if statement is None:
+            statement = _CONTEXTS[frozenset(given)] = _context_of(given)
+        values = {f"in_{scope}": place for scope, place in given.items()}
+        chosen: list[MemoryItem] = []
+        left = token_budget
+        for item in session.all(statement, {**values, "min_confidence": min_confidence, "limit_": MOST_IN_CONTEXT}):
+            tokens = count_tokens(item.content)
+            if tokens <= left:
+                chosen.append(item)
+                left -= tokens
+        return MemoryContext(chosen, token_budget - left)
+
+
+_CONDITIONS: dict[str, Any] = {
+    name: ITEMS.c[name] == bindparam(name, type_=ITEMS.c[name].type)
+    for name in ("scope", "scope_id", "type", "project_id")
+}
+_CONDITIONS["min_confidence"] = ITEMS.c.confidence >= bindparam("min_confidence", type_=ITEMS.c.confidence.type)
+_CONDITIONS["tags"] = MemoryItem.tags.contains(bindparam("tags", type_=ITEMS.c.tags.type))
+
+_SEARCHES: dict[frozenset[str], Statement[Any]] = {}
+_CONTEXTS: dict[frozenset[str], Statement[MemoryItem]] = {}
+
+
+def _found(
+    session: Session, asked: Query, values: Mapping[str, object], limit: int, offset: int
+) -> list[tuple[MemoryItem, float]]:
+    names = frozenset(values)
+    statement = _SEARCHES.get(names)
+    if statement is None:
+        statement = _SEARCHES[names] = _search_of(names)
+    if asked.is_indexed:
+        window = {"limit_": limit, "offset_": offset}
+        return [_hit(row) for row in session.all(statement, {**values, **binds(asked), **window})]
+    # The index was asked as much as it should be; what it found is asked the rest.
+    rows = session.all(statement, {**values, **binds(asked), "limit_": ALL, "offset_": 0})
+    hits = (hit for hit in map(_hit, rows) if asked.matches(texts_of(hit[0].content, hit[0].tags)))
+    return list(islice(hits, offset, offset + limit))
+
+
+def _hit(row: Sequence[Any]) -> tuple[MemoryItem, float]:
+    return build_model(MemoryItem, dict(zip(ITEMS.c.keys(), row, strict=False))), row[-1]
+
+
+def _search_of(names: frozenset[str]) -> Statement[Any]:
+    found = matching(KIND)
+    # Keys and scores are sorted, and the rows fetched for those alone that are returned.
+    best = (
+        select(found.c.key, found.c.score)
+        .select_from(found.join(ITEMS, searched(ITEMS.c.id, found.c.key)))
+        .where(IS_VALID, *(_CONDITIONS[name] for name in sorted(names)))
+        .order_by(found.c.score.desc(), found.c.key)
+        .limit(bindparam("limit_"))
+        .offset(bindparam("offset_"))
+        .subquery("best")
+    )
+    item = ITEMS.alias("item")
+    query = select(*item.c, best.c.score).select_from(best.join(item, searched(item.c.id, best.c.key)))
+    return Statement(query.order_by(best.c.score.desc(), best.c.key))
+
+
+def _context_of(scopes: Mapping[str, object]) -> Statement[MemoryItem]:
+    def of(scope: str) -> Select[Any]:
+        best = (
+            select(*ITEMS.c, literal_column(str(SCOPES.index(scope))).label("place"))
+            .where(
+                ITEMS.c.scope == scope,
+                bindparam(f"in_{scope}", type_=Text()) == PLACE,
+                _CONDITIONS["min_confidence"],
+                IS_VALID,
+            )
+            .order_by(ITEMS.c.confidence.desc(), ITEMS.c.id.desc())
+            .limit(bindparam("limit_"))
+            .subquery()
+        )
+        return select(best)
+
+    every = union_all(*(of(scope) for scope in SCOPES if scope in scopes)).subquery("every")
+    columns = [every.c[name] for name in ITEMS.c.keys()]  # noqa: SIM118  a collection of columns
+    query = select(*columns).order_by(every.c.place, every.c.confidence.desc(), every.c.id.desc())
+    return Statement(query, returns=MemoryItem)
+
+
+def _check_text(query: object) -> str:
+    if not isinstance(query, str):
+        raise InvalidValueError("query", "is no text")
+    return query
+
+
+def _check_range(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidValueError(name, f"must be a whole number from {low} to {high}")
