@@ -19,7 +19,7 @@ demo: $(RUNTIME) ## show the library at work on a database of its own
 	$(BIN)/agentos-store demo
 
 test: $(DEV) ## run all tests on SQLite and PostgreSQL (ARGS="-k queue" for some)
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 check: $(DEV) ## lint, types, layers, formatting, and models against migrations
 	$(BIN)/ruff check

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from agentos_store.conversations.content import read_content
 from agentos_store.conversations.message_models import Message
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import build_model, plain_json
-from agentos_store.errors import InvalidValueError
+from agentos_store.errors import InvalidValueError, PayloadTooLargeError
 from agentos_store.types import Gate, Int64, Money
 
 MESSAGES = Message.table()
@@ -50,7 +51,7 @@ _INT64, _MONEY = Int64(), Money()
 class Draft:
     """One message that is about to be written."""
 
-    __slots__ = ("cost", "row", "tokens", "values")
+    __slots__ = ("_path", "cost", "row", "tokens", "values")
 
     def __init__(
         self,
@@ -108,11 +109,13 @@ class Draft:
             "created_at": time if time is not None else now or session.now(),
         }
         """The values by column, without the place."""
-        if path:
-            # Of several messages an error names the one that is meant; of one the columns' own words are enough.
-            for name in _NAMED:
-                if self.row[name] is not None or name == "role":
-                    checked(self.row[name], name, path)
+        self._path = path
+
+    def check(self) -> None:
+        """Raise the error of the first column that refuses its value, named after the message among several."""
+        for name in _NAMED:
+            if self.row[name] is not None or name == "role":
+                checked(self.row[name], name, self._path)
 
     @property
     def idempotency_key(self) -> str | None:
@@ -165,6 +168,18 @@ def _mapping_of(message: Message) -> dict[str, Any]:
 
 
 _NAMED = ("role", "name", "tool_call_id", "agent_id", "model", "metadata", "idempotency_key", "id")
+
+
+@contextmanager
+def naming(drafts: Iterable[Draft]) -> Iterator[None]:
+    """Let an error tell which of several messages is meant, which is looked for only when there is one."""
+    try:
+        yield
+    except InvalidValueError as error:
+        if not isinstance(error, PayloadTooLargeError):
+            for draft in drafts:
+                draft.check()
+        raise
 
 
 def checked(value: Any, name: str, path: str = "") -> Any:

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, literal, select, text
 from agentos_store.conversations import append as appending
 from agentos_store.conversations import rewrite
 from agentos_store.conversations.content import CONTENT_TYPES, LONGEST_NAME, TOOL_RESULT, calls_of, results_of
-from agentos_store.conversations.drafts import MESSAGES, Draft, read_drafts
+from agentos_store.conversations.drafts import MESSAGES, Draft, naming, read_drafts
 from agentos_store.conversations.message_models import CURRENT, Message
 from agentos_store.conversations.models import Session as Conversation
 from agentos_store.conversations.rewrite import Saved
@@ -96,7 +96,9 @@ class MessageRepository(Repository[F]):
         ``idempotency_key`` is taken is not added again: its place in the answer has the first one's row. Raises what
         ``append`` raises; the error names the message that is meant, as in ``messages[3].content``.
         """
-        return appending.append_many(session, session_id, read_drafts(session, session_id, messages))
+        drafts = read_drafts(session, session_id, messages)
+        with naming(drafts):
+            return appending.append_many(session, session_id, drafts)
 
     @writes
     @repeatable

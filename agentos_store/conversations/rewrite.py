@@ -25,7 +25,7 @@ from agentos_store.conversations.append import (
     write_rows,
 )
 from agentos_store.conversations.difference import Run, find_runs, gaps
-from agentos_store.conversations.drafts import MESSAGES, NOTHING, Draft, as_mappings, checked
+from agentos_store.conversations.drafts import MESSAGES, NOTHING, Draft, as_mappings, checked, naming
 from agentos_store.conversations.message_models import CURRENT
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, plain_json
@@ -92,17 +92,18 @@ def save(
         for place in range(first, behind)
     }
     new = list(drafts.values())
-    refuse_twice(new)
-    if kept == len(old):
-        if new:
-            add(session, session_id, new)
-    else:
-        generation += 1
-        try:
-            _rewrite(session, session_id, generation, old, runs, drafts)
-        except IntegrityViolation as violation:
-            raise explain_rows(violation, new, session) from None
-        _count(session, session_id, generation, len(given), new)
+    with naming(new):
+        refuse_twice(new)
+        if kept == len(old):
+            if new:
+                add(session, session_id, new)
+        else:
+            generation += 1
+            try:
+                _rewrite(session, session_id, generation, old, runs, drafts)
+            except IntegrityViolation as violation:
+                raise explain_rows(violation, new, session) from None
+            _count(session, session_id, generation, len(given), new)
     stayed = sum(run.length for run in runs)
     return Saved(generation, len(given), kept, stayed - kept, len(new), len(old) - stayed)
 
