@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 
 from benchmarks import machine, report
-from benchmarks.agents import WORKS as OF_AGENTS
+from benchmarks.agents.works import WORKS as OF_AGENTS
 from benchmarks.conversations.works import WORKS as OF_CONVERSATIONS
 from benchmarks.conversations.writers import append_messages
 from benchmarks.measure import Contest, Outcome, hold

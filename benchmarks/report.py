@@ -18,9 +18,10 @@ alone writing the same rows with the same indexes and the same durability (SQLit
 prepared statements, one round trip, two where a list is read, compared and added to).
 
 Afterwards the rows were counted: each contestant had written as many as the others (of sixteen writers: as many as it
-said), and readers had read the same tasks, sessions and messages. The library verified every audit chain, those of the
-other contestants too. The messages of each conversation were numbered without a gap, its counters were right, and the
-last ones were alike, whoever had written them.
+said), and readers had read the same tasks, sessions, messages and tool calls. The library verified every audit chain,
+those of the other contestants too. The messages of each conversation were numbered without a gap, its counters were
+right, and the last ones were alike, whoever had written them. Every tool call had ended once, with its steps in its
+trail and the duration that its times tell, and the saved agent was the same.
 """
 
 

@@ -159,7 +159,7 @@ def test_a_step_finds_its_call_by_an_index(plans: Plans, kind: str) -> None:
 @pytest.mark.parametrize("scope", SCOPES)
 def test_what_is_sealed_is_found_by_an_index(plans: Plans, scope: tuple[bool, bool]) -> None:
     operators = isinstance(plans, PostgreSQLPlans)
-    plans.check(dangling._seal(*scope, operators=operators), {**SCOPE, "entry": ENTRY})
+    plans.check(dangling._seal(*scope, operators=operators, waiting=True), {**SCOPE, "entry": ENTRY})
     # It finds the calls of one owner, and sorts the few of them that were just sealed.
     plans.check(dangling._sealed(*scope), SCOPE, sorts=True)
 

@@ -1,0 +1,1 @@
+"""The benchmarks of agents and the tools that they call."""
