@@ -4,86 +4,28 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from sqlalchemy import literal, select
 
 from agentos_store import Store
-from agentos_store.engine.capabilities import Capabilities
-from agentos_store.engine.session import Call, Session
-from agentos_store.engine.statement import Prepared, Statement
+from agentos_store.engine.session import Session
+from agentos_store.engine.statement import Statement
 from agentos_store.governance.inbox import InboxRepository
 from agentos_store.governance.verdicts import VerdictRepository
-from agentos_store.operation import Blocking, Repository, writes
+from agentos_store.operation import Blocking
 from agentos_store.tasks.audits import AuditRepository
 from agentos_store.tasks.models import Task
 from agentos_store.tasks.repository import TaskRepository
 from agentos_store.testing.postgres import connect
+from tests.planned import Planner, Undone
 
 ROWS = 20_000
 EARLY = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 LATE = EARLY + dt.timedelta(days=1)
 LEASE = dt.timedelta(seconds=30)
-
-
-@dataclass(slots=True)
-class Planned:
-    """A connection that has each statement explained before it is run."""
-
-    inner: Any
-    explain: Callable[[str, Sequence[object]], str]
-    plans: list[str] = field(default_factory=list)
-
-    @property
-    def capabilities(self) -> Capabilities:
-        found: Capabilities = self.inner.capabilities
-        return found
-
-    @property
-    def max_payload(self) -> int:
-        found: int = self.inner.max_payload
-        return found
-
-    def prepared(self, statement: Statement[Any]) -> Prepared[Any]:
-        found: Prepared[Any] = self.inner.prepared(statement)
-        return found
-
-    def execute(self, prepared: Prepared[Any], values: list[object]) -> tuple[list[Any], int]:
-        self.plans.append(self.explain(prepared.text, values))
-        found: tuple[list[Any], int] = self.inner.execute(prepared, values)
-        return found
-
-    def execute_many(self, prepared: Prepared[Any], values: Sequence[list[object]]) -> int:
-        raise NotImplementedError
-
-
-class Undone(Exception):
-    """Rolls everything back, so that each statement meets the same rows."""
-
-    def __init__(self, plans: list[str]) -> None:
-        self.plans = plans
-
-
-class Planner(Repository[Blocking]):
-    name = "planner"
-
-    @writes
-    def plans(self, session: Session, call: Callable[[Session], object]) -> None:
-        inner: Any = session._connection
-
-        def explain(text: str, values: Sequence[object]) -> str:
-            if inner.capabilities.backend == "sqlite":
-                rows = inner.raw.execute(f"EXPLAIN QUERY PLAN {text}", values).fetchall()
-                return "\n".join(row[3] for row in rows)
-            rows = inner.raw.cursor().execute(f"EXPLAIN (COSTS OFF) {text}", values).fetchall()
-            return "\n".join(row[0] for row in rows)
-
-        planned = Planned(inner, explain)
-        call(Session(planned, Call()))
-        raise Undone(planned.plans)
 
 
 FILL = """

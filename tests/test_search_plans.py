@@ -5,104 +5,26 @@ from __future__ import annotations
 import datetime as dt
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from sqlalchemy import literal, select
 
 from agentos_store import Store
-from agentos_store.engine.capabilities import Capabilities
-from agentos_store.engine.session import Call, Session
-from agentos_store.engine.statement import Prepared, Statement
+from agentos_store.engine.session import Session
+from agentos_store.engine.statement import Statement
 from agentos_store.memory.items import ITEMS, SOURCE
 from agentos_store.memory.repository import MemoryRepository
-from agentos_store.operation import Blocking, Repository, writes
+from agentos_store.operation import Blocking
 from agentos_store.search.sources import walk_indexed
 from agentos_store.testing.postgres import connect
+from tests.planned import Planner, Undone
 
 ROWS = 20_000
 EARLY = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 LATE = EARLY + dt.timedelta(days=1)
-
-
-@dataclass(slots=True)
-class Planned:
-    """A connection that has each statement explained before it is run."""
-
-    inner: Any
-    explain: Callable[[str, Sequence[object]], str]
-    plans: list[str] = field(default_factory=list)
-
-    @property
-    def capabilities(self) -> Capabilities:
-        found: Capabilities = self.inner.capabilities
-        return found
-
-    @property
-    def max_payload(self) -> int:
-        found: int = self.inner.max_payload
-        return found
-
-    def prepared(self, statement: Statement[Any]) -> Prepared[Any]:
-        found: Prepared[Any] = self.inner.prepared(statement)
-        return found
-
-    def execute(self, prepared: Prepared[Any], values: list[object]) -> tuple[list[Any], int]:
-        self.plans.append(self.explain(prepared.text, values))
-        found: tuple[list[Any], int] = self.inner.execute(prepared, values)
-        return found
-
-    def execute_many(self, prepared: Prepared[Any], values: Sequence[list[object]]) -> int:
-        self.plans.append(self.explain(prepared.text, values[0]))
-        found: int = self.inner.execute_many(prepared, values)
-        return found
-
-
-class Undone(Exception):
-    """Rolls everything back, so that each statement meets the same rows."""
-
-    def __init__(self, plans: list[str]) -> None:
-        self.plans = plans
-
-
-class Planner(Repository[Blocking]):
-    name = "planner"
-
-    @writes
-    def plans(self, session: Session, call: Callable[[Session], object], *, listing: bool = False) -> None:
-        inner: Any = session._connection
-        if listing and inner.capabilities.backend == "postgresql":
-            # To sort a few rows may be cheaper in this small database; what is tested is that nobody needs to.
-            inner.raw.execute("SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off")
-
-        def explain(text: str, values: Sequence[object]) -> str:
-            if inner.capabilities.backend == "sqlite":
-                rows = inner.raw.execute(f"EXPLAIN QUERY PLAN {text}", values).fetchall()
-                return "\n".join(row[3] for row in rows)
-            rows = inner.raw.cursor().execute(f"EXPLAIN (COSTS OFF) {text}", values).fetchall()
-            return "\n".join(row[0] for row in [*rows, *generic(inner.raw, text, len(values))])
-
-        planned = Planned(inner, explain)
-        call(Session(planned, Call()))
-        raise Undone(planned.plans)
-
-
-def generic(raw: Any, text: str, count: int) -> list[tuple[str]]:
-    """Return the plan that knows no values, which a statement that is used often may get."""
-    numbers = iter(range(1, count + 1))
-    prepared = re.sub("%s", lambda _: f"${next(numbers)}", text).replace("%%", "%")
-    raw.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-    raw.execute(f"PREPARE explained AS {prepared}".encode())
-    try:
-        arguments = f"({', '.join(['NULL'] * count)})" if count else ""
-        rows: list[tuple[str]] = raw.execute(f"EXPLAIN (COSTS OFF) EXECUTE explained{arguments}".encode()).fetchall()
-        return rows
-    finally:
-        raw.execute("DEALLOCATE explained")
-        raw.execute("SET LOCAL plan_cache_mode = auto")
 
 
 FILL = """
@@ -270,7 +192,7 @@ def test_no_search_and_no_list_reads_a_whole_table(store: Store, url: str, backe
             analyze()
         for name, call in [*searches(), *hot_statements(), *listings()]:
             with pytest.raises(Undone) as caught:
-                planner.plans(call, listing=name.startswith("list"))
+                planner.plans(call, listing=name.startswith("list"), generic=True)
             found = [
                 plan
                 for plan in caught.value.plans
@@ -278,14 +200,14 @@ def test_no_search_and_no_list_reads_a_whole_table(store: Store, url: str, backe
             ]
             assert found == [], f"{name}\n{found[0] if found else ''}"
         with pytest.raises(Undone) as caught:
-            planner.plans(unindexed)
+            planner.plans(unindexed, generic=True)
         assert scans(caught.value.plans[0])
 
 
 def test_a_search_reads_nothing_of_other_kinds(store: Store, url: str, backend: str) -> None:
     fill(url)()
     with pytest.raises(Undone) as caught:
-        store.bind(Planner).plans(lambda session: memory.search(none, session, "common u7"))
+        store.bind(Planner).plans(lambda session: memory.search(none, session, "common u7"), generic=True)
     if backend == "postgresql":
         (plan,) = caught.value.plans
         assert "ix_search_documents_memory" in plan

@@ -163,7 +163,13 @@ def of(table: sa.Table, column: str) -> sa.ColumnElement[bool]:
     return table.c[column] == sa.bindparam(column, type_=table.c[column].type)
 
 
-ROW: dict[str, object] = {"context_id": "c000007", "agent_id": None, "session_id": None, "data": 1, "created_at": START}
+ROW: dict[str, object] = {
+    "context_id": "c000007",
+    "agent_id": None,
+    "session_id": None,
+    "context_data": 1,
+    "created_at": START,
+}
 NOW: dict[str, object] = {"id": "s000007", "now": START}
 HOT: dict[str, tuple[Statement[Any], dict[str, object]]] = {
     "get a session": (sessions._GET, NOW),

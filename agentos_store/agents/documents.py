@@ -69,7 +69,7 @@ class DocumentRepository(Repository[F]):
         key_ = {"agent_id": agent_id, "kind": kind, "key": key}
         with_metadata = not isinstance(metadata, Unset)
         row = key_ | {
-            "given_content": content,
+            "content": content,
             "metadata": plain_json(metadata) if with_metadata else {},
             "version": 1,
             "created_at": time,
@@ -164,13 +164,11 @@ _HAS_AGENT: Statement[Any] = Statement(_OPEN_AGENT)
 _DELETE: Statement[Any] = Statement(delete(_DOCUMENTS).where(*_THIS))
 
 
-# Not by the column's own name, under which None would be refused; here it is JSON's null.
-_CONTENT = bindparam("given_content", type_=_DOCUMENTS.c.content.type)
-_CALLED = {"given_content": "content", "given_version": "version"}
+_CALLED = {"given_version": "version"}
 
 
 def _insert() -> Any:
-    values = {c.name: bindparam(c.name, type_=c.type) for c in _DOCUMENTS.c} | {"content": _CONTENT}
+    values = {c.name: bindparam(c.name, type_=c.type) for c in _DOCUMENTS.c}
     source = select(*values.values()).select_from(_AGENTS)
     source = source.where(_AGENTS.c.agent_id == _AGENT, text(f"{_AGENTS.name}.deleted_at IS NULL"))
     # One spelling serves both dialects.
@@ -197,7 +195,7 @@ def _replace(*, with_metadata: bool) -> Statement[AgentDocument]:
         with_metadata=with_metadata,
     )
     version = bindparam("given_version", type_=_DOCUMENTS.c.version.type)
-    changes["content"] = _CONTENT
+    changes["content"] = bindparam("content", type_=_DOCUMENTS.c.content.type)
     query = update(_DOCUMENTS).where(*_THIS, _DOCUMENTS.c.version == version, _OPEN_AGENT.exists())
     called = _CALLED | {f"new_{name}": name for name in changes}
     return Statement(query.values(changes).returning(*_DOCUMENTS.c), returns=AgentDocument, called=called)

@@ -57,7 +57,7 @@ class ContextRepository(Repository[F]):
             "context_id": session.new_ulid() if context_id is None else context_id,
             "agent_id": agent_id,
             "session_id": session_id,
-            "data": context_data,
+            "context_data": context_data,
             "created_at": session.now(),
         }
         statement = _SAVE
@@ -214,8 +214,7 @@ def _save(expires_at: Any) -> Statement[Context]:
         "context_id": bindparam("context_id", type_=_CONTEXTS.c.context_id.type),
         "agent_id": bindparam("agent_id", type_=_CONTEXTS.c.agent_id.type),
         "session_id": bindparam("session_id", type_=_CONTEXTS.c.session_id.type),
-        # Under another name than the column's, for here None is a value: JSON's null.
-        "context_data": bindparam("data", type_=_CONTEXTS.c.context_data.type),
+        "context_data": bindparam("context_data", type_=_CONTEXTS.c.context_data.type),
         "created_at": bindparam("created_at", type_=_CONTEXTS.c.created_at.type),
         "expires_at": expires_at,
     }
@@ -231,7 +230,7 @@ def _save(expires_at: Any) -> Statement[Context]:
             "created_at": case((_CONTEXTS.c.expires_at <= _NOW, new.created_at), else_=_CONTEXTS.c.created_at),
         },
     )
-    called = {"data": "context_data", "until": "expires_at"}
+    called = {"until": "expires_at"}
     return Statement(upsert.returning(*_CONTEXTS.c), returns=Context, called=called)
 
 

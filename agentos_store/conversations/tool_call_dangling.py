@@ -21,7 +21,6 @@ from agentos_store.engine.among import among
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
 from agentos_store.errors import InvalidValueError, NotFoundError
-from agentos_store.types import ExactText, dumps_exact
 
 INTERRUPTED = "The tool was interrupted; what it did is not known, and the call was sealed."
 NOTE = "sealed after an interruption"
@@ -101,7 +100,7 @@ def record_unanswered(
     With an agent, only calls of its own messages, and of those that belong to no agent, which then become its calls.
     """
     unknown = unrecorded(session, session_id, agent_id)
-    session.execute_many(ADD, [addable(_row(session, session_id, use, time, sealed)) for use in unknown])
+    session.execute_many(ADD, [_row(session, session_id, use, time, sealed) for use in unknown])
 
 
 def unrecorded(session: Session, session_id: str, agent_id: str | None) -> list[Use]:
@@ -245,11 +244,6 @@ def _sealed(by_agent: bool, by_session: bool) -> Statement[ToolCallRecord]:
         .order_by(CALLS.c.created_at, CALLS.c.id),
         returns=ToolCallRecord,
     )
-
-
-def addable(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the row as ``ADD`` takes it, with an input that may be None."""
-    return {**row, "input": ExactText(dumps_exact(row["input"], "input"))}
 
 
 ADD: Statement[Any] = Statement(

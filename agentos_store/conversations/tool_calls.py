@@ -107,10 +107,9 @@ class ToolCallRepository(Repository[F]):
             "started_at": started,
             "completed_at": completed,
         }
-        values = dangling.addable(row)
         while True:
             try:
-                added = session.execute(dangling.ADD, values)
+                added = session.execute(dangling.ADD, row)
             except IntegrityViolation as violation:
                 raise explain(violation, ToolCallRecord, row, session) from None
             if added:

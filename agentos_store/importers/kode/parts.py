@@ -21,7 +21,6 @@ from agentos_store.importers.report import Note
 from agentos_store.importers.times import EARLIEST
 from agentos_store.importers.writing import NewRow, Outcome, add_rows, whole_row
 from agentos_store.models import AgentDocument, Snapshot
-from agentos_store.types import ExactText
 
 
 def new_snapshots(session: Session, record: AgentRecord) -> list[SnapshotRecord]:
@@ -124,8 +123,7 @@ def _call(record: AgentRecord, call: CallRecord, ids: Mapping[int, str]) -> dict
         "message_id": None if call.message is None else ids.get(call.message),
         "tool_name": call.tool_name,
         "state": call.state,
-        # Written out, for None alone would be taken for a value that is missing.
-        "input": ExactText("null") if call.input is None else call.input,
+        "input": call.input,
         "output": call.output,
         "has_output": call.has_output,
         "is_error": call.is_error,
