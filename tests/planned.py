@@ -62,9 +62,12 @@ class Planner(Repository[Blocking]):
     ) -> None:
         """Raise Undone with the plans; ``generic`` adds those that know no values."""
         inner: Any = session._connection
-        if listing and inner.capabilities.backend == "postgresql":
-            # To sort a few rows may be cheaper in this small database; what is tested is that nobody needs to.
-            inner.raw.execute("SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off")
+        if inner.capabilities.backend == "postgresql":
+            # To read a whole table, or to sort a few rows, may be cheaper in this small database; what is tested is
+            # that nobody needs to. Without an index PostgreSQL does it all the same.
+            inner.raw.execute("SET LOCAL enable_seqscan = off")
+            if listing:
+                inner.raw.execute("SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off")
 
         def explain(text: str, values: Sequence[object]) -> str:
             if inner.capabilities.backend == "sqlite":
