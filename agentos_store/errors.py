@@ -9,7 +9,8 @@
     │   └── InvalidTransitionError   the state machine has no such step
     ├── CycleError               the link would close a circle
     ├── InvalidValueError        a value that the store refuses, and why
-    │   └── PayloadTooLargeError     the value is longer than the limit
+    │   ├── PayloadTooLargeError     the value is longer than the limit
+    │   └── StaleBookmarkError       the bookmark's order of events is not the one that this database has
     ├── QuotaExceededError       the user's quota does not hold that much
     ├── BudgetExceededError      the session's budget is spent
     ├── LeaseLostError           somebody else holds the lease by now
@@ -110,6 +111,20 @@ class PayloadTooLargeError(InvalidValueError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), (self.name,), {"size": self.size, "limit": self.limit})
+
+
+class StaleBookmarkError(InvalidValueError):
+    """The bookmark is of another database, or of this one before it was restored; subscribe without one.
+
+    What it stands for cannot be continued: the events that followed it there are not those that follow here. Read from
+    the start with ``from_start=True``, or go on from now, and tell by ``event_id`` what is known already.
+    """
+
+    def __init__(self, why: str = "is of another order of events: another database, or one that was restored") -> None:
+        super().__init__("bookmark", why)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.why,)
 
 
 class QuotaExceededError(StoreError):

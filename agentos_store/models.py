@@ -8,8 +8,11 @@ from agentos_store.conversations.context_models import Context
 from agentos_store.conversations.message_models import Message
 from agentos_store.conversations.models import QuotaReservation, Session, User
 from agentos_store.conversations.tool_call_models import ToolCallRecord
+from agentos_store.events.models import Event, EventOrder
 from agentos_store.governance.models import GuardianVerdict, SupervisorInboxEntry
 from agentos_store.housekeeping.models import ImportLedgerEntry, MaintenanceRun
+from agentos_store.knowledge.models import KbChunk, KbEmbedding, KbModel, KbSource
+from agentos_store.leases.models import Lease
 from agentos_store.memory.models import MemoryItem
 from agentos_store.projects.models import Project, ProjectRepo
 from agentos_store.search.models import SearchDocument
@@ -22,8 +25,15 @@ __all__ = [
     "AuditPruningPermit",
     "Base",
     "Context",
+    "Event",
+    "EventOrder",
     "GuardianVerdict",
     "ImportLedgerEntry",
+    "KbChunk",
+    "KbEmbedding",
+    "KbModel",
+    "KbSource",
+    "Lease",
     "MaintenanceRun",
     "MemoryItem",
     "Message",

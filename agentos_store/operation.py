@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from agentos_store.errors import UsageError
 
 if TYPE_CHECKING:
+    from agentos_store.engine.bell import Bell
     from agentos_store.engine.session import Session
     from agentos_store.page import Page
 
@@ -70,8 +71,15 @@ class Access(Enum):
 class Runner(Protocol):
     """Runs bodies: in a transaction of their own, or in one that is open."""
 
+    in_transaction: bool
+    """Whether it is one that is open."""
+
     def call(self, access: Access, name: str, body: Callable[[Session], Any], *, repeatable: bool) -> Any:
         """Run the body with a session and return its result, or a coroutine that does."""
+
+    @property
+    def bell(self) -> Bell | None:
+        """Who waits for the news of the database; None in a transaction, where nothing new is seen."""
 
 
 class Repository(Generic[F]):
@@ -225,3 +233,67 @@ def _walk_async(fetch: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
                 yield item
 
     return iterate
+
+
+Steps = Generator[Callable[[], Any], Any, R]
+"""Calls of bound operations, each of which is sent its result; what the generator returns is the result of all."""
+
+
+class in_steps(Generic[P, R]):  # noqa: N801  used as a decorator
+    """Mark an operation that is made of others, each in a transaction of its own unless the caller holds one.
+
+    It is written once, as a generator of calls: ``found = yield lambda: self.find(key)``. An error of a call is raised
+    where the call was yielded. There is no body that another one could call.
+    """
+
+    def __init__(self, steps: Callable[Concatenate[Any, P], Steps[R]]) -> None:
+        self.steps = steps
+        self.__doc__ = steps.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> in_steps[P, R]: ...
+    @overload
+    def __get__(self, instance: Repository[Blocking], owner: type) -> Callable[P, R]: ...
+    @overload
+    def __get__(self, instance: Repository[Awaiting], owner: type) -> Callable[P, Coroutine[Any, Any, R]]: ...
+    def __get__(self, instance: Repository[Any] | None, owner: type) -> Any:
+        if instance is None:
+            return self
+        follow = _follow_async if instance._asynchronous else _follow  # noqa: SLF001  as above
+        return functools.update_wrapper(follow(functools.partial(self.steps, instance)), self.steps)
+
+
+def _follow(begin: Callable[..., Steps[Any]]) -> Callable[..., Any]:
+    def operation(*args: Any, **kwargs: Any) -> Any:
+        steps = begin(*args, **kwargs)
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    found = call()
+                except Exception as error:  # noqa: BLE001  the steps decide
+                    call = steps.throw(error)
+                else:
+                    call = steps.send(found)
+        except StopIteration as end:
+            return end.value
+
+    return operation
+
+
+def _follow_async(begin: Callable[..., Steps[Any]]) -> Callable[..., Any]:
+    async def operation(*args: Any, **kwargs: Any) -> Any:
+        steps = begin(*args, **kwargs)
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    found = await call()
+                except Exception as error:  # noqa: BLE001  the steps decide
+                    call = steps.throw(error)
+                else:
+                    call = steps.send(found)
+        except StopIteration as end:
+            return end.value
+
+    return operation

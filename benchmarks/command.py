@@ -17,8 +17,12 @@ from benchmarks import machine, report
 from benchmarks.agents.works import WORKS as OF_AGENTS
 from benchmarks.conversations.works import WORKS as OF_CONVERSATIONS
 from benchmarks.conversations.writers import append_messages
+from benchmarks.events.works import WORKS as OF_EVENTS
 from benchmarks.measure import Contest, Outcome, hold
 from benchmarks.places import Place, open_place
+from benchmarks.queue.claims import claim_tasks
+from benchmarks.retention import retention
+from benchmarks.search.works import WORKS as OF_SEARCH
 from benchmarks.startup import STARTS
 from benchmarks.works import WORKS
 from benchmarks.writers import Chore, Crowd, crowd, record_audits
@@ -29,6 +33,8 @@ CONTESTS: dict[str, Callable[[Place], AbstractContextManager[Contest]]] = {
     **WORKS,
     **OF_CONVERSATIONS,
     **OF_AGENTS,
+    **OF_EVENTS,
+    **OF_SEARCH,
     **STARTS,
 }
 CROWDS: dict[str, tuple[Callable[[Place], Chore], str]] = {
@@ -36,8 +42,12 @@ CROWDS: dict[str, tuple[Callable[[Place], Chore], str]] = {
     "processes": (record_audits, "processes"),
     "append-threads": (append_messages, "threads"),
     "append-processes": (append_messages, "processes"),
+    "claim-threads": (claim_tasks, "threads"),
+    "claim-processes": (claim_tasks, "processes"),
 }
 """What sixteen writers do, and what they are."""
+BESIDE: dict[str, Callable[[Place], Crowd]] = {"retention": retention}
+"""What writers are measured beside; the rounds are not asked for."""
 ON_SQLITE_ONLY = {"process", "threads", "processes", "append-processes"}
 
 
@@ -78,6 +88,9 @@ def _run(arguments: argparse.Namespace, directory: Path) -> str:
                     chore = make(place)
                     crowds.append(crowd(place, chore, kind, rounds=arguments.rounds, seconds=arguments.seconds))
                     continue
+                if name in BESIDE:
+                    crowds.append(BESIDE[name](place))
+                    continue
                 with CONTESTS[name](place) as contest:
                     outcomes.append(hold(contest, rounds=arguments.rounds, seconds=arguments.seconds))
     facts.append(("at the end", machine.busyness(directory)))
@@ -85,19 +98,19 @@ def _run(arguments: argparse.Namespace, directory: Path) -> str:
 
 
 def _chosen(arguments: argparse.Namespace, backend: str) -> Iterator[str]:
-    for name in (*CONTESTS, *CROWDS):
+    for name in (*CONTESTS, *CROWDS, *BESIDE):
         if (not arguments.only or name in arguments.only) and (backend == "sqlite" or name not in ON_SQLITE_ONLY):
             yield name
 
 
-_ONLY = f"some works of {', '.join([*CONTESTS, *CROWDS])}; the results are only printed"
+_ONLY = f"some works of {', '.join([*CONTESTS, *CROWDS, *BESIDE])}; the results are only printed"
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each work (5)")
     parser.add_argument("--seconds", type=float, default=1.5, help="seconds of a round, all contestants together (1.5)")
-    parser.add_argument("--only", nargs="+", choices=[*CONTESTS, *CROWDS], metavar="WORK", help=_ONLY)
+    parser.add_argument("--only", nargs="+", choices=[*CONTESTS, *CROWDS, *BESIDE], metavar="WORK", help=_ONLY)
     parser.add_argument("--backend", choices=BACKENDS, help="one database; the results are only printed")
     parser.add_argument("--output", type=Path, help=f"where the results go ({RESULTS.name}, for a run of everything)")
     arguments = parser.parse_args()

@@ -98,18 +98,23 @@ class Team(Protocol):
 
 
 def _write(operate: Callable[[], object], seconds: float) -> Written:
+    end = perf_counter_ns() + round(seconds * 1e9)
+    return write_until(operate, lambda: perf_counter_ns() >= end)
+
+
+def write_until(operate: Callable[[], object], is_over: Callable[[], bool]) -> Written:
+    """Operate over and over, and keep the times."""
     times: list[int] = []
     in_time = errors = 0
-    end = perf_counter_ns() + round(seconds * 1e9)
-    while (before := perf_counter_ns()) < end:
+    while not is_over():
+        before = perf_counter_ns()
         try:
             operate()
         except Exception:  # noqa: BLE001  whatever it is, nothing is stored
             errors += 1
         else:
-            after = perf_counter_ns()
-            times.append(after - before)
-            in_time += after < end
+            times.append(perf_counter_ns() - before)
+            in_time += not is_over()
     return Written(times, in_time, errors)
 
 

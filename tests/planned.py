@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,9 @@ class Planned:
         self.plans.append(self.explain(prepared.text, values[0]))
         found: int = self.inner.execute_many(prepared, values)
         return found
+
+    def copy(self, table: str, columns: Sequence[str], chunks: Iterable[str]) -> int:
+        return int(self.inner.copy(table, columns, chunks))
 
 
 class Undone(Exception):

@@ -1,4 +1,4 @@
-"""No search and no list of memories reads a whole table, with 20,000 rows in each."""
+"""No search and no list of memories reads a whole table, with 50,000 rows in each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from agentos_store.search.sources import walk_indexed
 from agentos_store.testing.postgres import connect
 from tests.planned import Planner, Undone
 
-ROWS = 20_000
+ROWS = 50_000
 EARLY = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 LATE = EARLY + dt.timedelta(days=1)
 
@@ -44,7 +44,7 @@ SELECT 'message', 'x' || n, 0, 1, 'message', 3, 'h', TOKENS FROM numbers;
 INSERT INTO search_documents (kind, key, part, parts, family, length, text_hash, tokens)
 SELECT 'memory', 'long' || (n / 4), n % 4, 4, 'memoryparts', 12, 'h', TOKENS FROM numbers WHERE n < 2000;
 """
-"""``numbers`` are 1 to 20,000, ``@`` is the first of January and as many seconds, ``@@`` a century later, and each
+"""``numbers`` are 1 to 50,000, ``@`` is the first of January and as many seconds, ``@@`` a century later, and each
 document holds a word of its own, one of a thousand, and ``common``."""
 
 

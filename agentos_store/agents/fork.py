@@ -135,6 +135,8 @@ def _session_row(parent: Conversation, point: _Point, session_id: str, time: dt.
         # Copies spend nothing: usage is counted where it arose.
         "total_tokens": 0,
         "total_cost": Decimal(0),
+        # The copies are messages of their own.
+        "unindexed_from": 0 if count else None,
         "created_at": time,
         "updated_at": time,
     }

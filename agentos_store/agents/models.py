@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any, ClassVar
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index
+from sqlalchemy import CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from agentos_store.base import Base, Created, Timestamps
@@ -57,6 +57,13 @@ class Agent(Timestamps, Base):
         Index("ix_agents_session_id_created_at_agent_id", "session_id", "created_at", "agent_id"),
         Index("ix_agents_parent_id_created_at_agent_id", "parent_id", "created_at", "agent_id"),
         Index("ix_agents_last_task_id", "last_task_id"),
+        Index(
+            "ix_agents_deleted",
+            "deleted_at",
+            "agent_id",
+            sqlite_where=text("deleted_at IS NOT NULL"),
+            postgresql_where=text("deleted_at IS NOT NULL"),
+        ),
         Index("ix_agents_lineage", "lineage", postgresql_using="gin").ddl_if(dialect="postgresql"),
         Index("ix_agents_metadata", "metadata", postgresql_using="gin").ddl_if(dialect="postgresql"),
     )

@@ -23,8 +23,8 @@ from agentos_store.agents.changes import (
 )
 from agentos_store.agents.fork import forks
 from agentos_store.agents.models import Agent
-from agentos_store.agents.prefix import behind
 from agentos_store.agents.statistics import AgentStats, aggregate
+from agentos_store.engine.prefix import behind
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, plain_json
 from agentos_store.errors import InvalidValueError, NotFoundError

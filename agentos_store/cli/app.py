@@ -13,7 +13,21 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from agentos_store import StoreError
-from agentos_store.cli import audit, database, demonstration, imports, inbox, lineage, status, tasks, verdicts
+from agentos_store.cli import (
+    audit,
+    database,
+    demonstration,
+    imports,
+    inbox,
+    kb,
+    lineage,
+    prune,
+    search,
+    status,
+    tail,
+    tasks,
+    verdicts,
+)
 from agentos_store.cli.exits import INTERRUPTED, READER_GONE, UNAVAILABLE, WRONG_USAGE, exit_code
 from agentos_store.cli.output import ReaderGoneError, complain, echo
 from agentos_store.cli.where import Where
@@ -33,8 +47,13 @@ app.add_typer(tasks.app, name="tasks")
 app.add_typer(audit.app, name="audit")
 app.add_typer(verdicts.app, name="verdicts")
 app.add_typer(inbox.app, name="inbox")
+app.add_typer(kb.app, name="kb")
+# A word that must not be there begins with a hyphen, as an option does.
+app.command("search", context_settings={"ignore_unknown_options": True})(search.search)
 app.command("lineage")(lineage.lineage)
+app.command("prune")(prune.prune)
 app.command("status")(status.status)
+app.command("tail")(tail.tail)
 app.command("demo")(demonstration.demo)
 
 _USAGE: type[Any] = typer.BadParameter.__mro__[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from argparse import Namespace
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from agentos_store.errors import InvalidValueError
 from agentos_store.migrate import ensure_migrations
 from agentos_store.migrate.revisions import alembic_ini, check_revision, known
 from agentos_store.migrate.target import Target
+from agentos_store.operations.partitions import AHEAD, ROWS
 
 app = typer.Typer(help="The schema and its revisions.", no_args_is_help=True)
 
@@ -87,19 +89,40 @@ def history(context: typer.Context, as_json: AsJSON = False) -> None:
 @app.command()
 def check(context: typer.Context, as_json: AsJSON = False) -> None:
     """Compare the database with the models: tables, columns, constraints, indexes, triggers."""
-    from agentos_store.migrate.drift import find_drift
+    from agentos_store.migrate.drift import count_partitions, find_drift
 
     place = where(context)
-    differences = find_drift(Target.of(place.url, schema=place.schema))
+    target = Target.of(place.url, schema=place.schema)
+    differences = find_drift(target)
     if as_json:
         print_json([{name: getattr(d, name) for name in ("table", "what", "database", "models")} for d in differences])
     elif differences:
         rows = [(d.table, d.what, d.database, d.models) for d in differences]
         print_table("The database differs from the models", ["table", "what", "database", "models"], rows)
     else:
-        echo("no drift: the database is what the models say")
+        divided = count_partitions(target)
+        also = f", with the events partitioned by position ({divided} partitions)" if divided else ""
+        echo(f"no drift: the database is what the models say{also}")
     if differences:
         raise typer.Exit(FOUND_WRONG)
+
+
+@app.command("partition-events")
+def partition_events(
+    context: typer.Context,
+    rows: Annotated[int, typer.Option(help="How many positions one partition holds.")] = ROWS,
+    ahead: Annotated[int, typer.Option(help="How many partitions wait behind the one that is written to.")] = AHEAD,
+    as_json: AsJSON = False,
+) -> None:
+    """Partition the events by position, on PostgreSQL, so that prune drops old ones whole; again: make more ahead."""
+    with where(context).open() as store:
+        report = store.partition_events(rows=rows, ahead=ahead)
+    if as_json:
+        print_json(asdict(report))
+        return
+    found = [(part.name, part.start, part.end, "yes" if part.name in report.made else "") for part in report.partitions]
+    print_table("Partitions of events", ["name", "from", "to", "new"], found, right=["from", "to"])
+    echo("events is partitioned now" if report.divided else f"{len(report.made)} new partitions")
 
 
 @app.command()

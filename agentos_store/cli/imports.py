@@ -16,6 +16,10 @@ KeepStatus = Annotated[
     bool, typer.Option("--keep-status", help="Let tasks that waited or ran arrive pending and running, not paused.")
 ]
 
+KeepSecrets = Annotated[
+    bool, typer.Option("--keep-secrets", help="Keep API keys and the like, which are redacted otherwise.")
+]
+
 app = typer.Typer(help="Bring in the data of other systems.", no_args_is_help=True)
 
 
@@ -26,13 +30,15 @@ def agentos(
     keep_status: KeepStatus = False,
     export_rest: Annotated[
         Path | None,
-        typer.Option(
-            "--export-rest", help="Write what has no place in the store, or none yet, to this new JSONL file."
-        ),
+        typer.Option("--export-rest", help="Write what has no place in the store to this new JSONL file."),
+    ] = None,
+    knowledge_project: Annotated[
+        str | None,
+        typer.Option("--knowledge-project", help="The project of sources of knowledge for which none is found."),
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Import an AgentOS registry: projects, users, sessions with messages, and tasks with all that belongs to them.
+    """Import an AgentOS registry: projects, conversations, tasks with all that belongs to them, memories and knowledge.
 
     It is only read. A second run changes nothing; a run that was interrupted is simply repeated.
     """
@@ -42,9 +48,39 @@ def agentos(
     # The registry first: a slip in its name should leave no new store behind.
     with open_registry(path) as registry, where(context).open(create=True) as store, _bars(quiet=as_json) as bars:
         report = load_registry(
-            store, registry, str(path), keep_status=keep_status, progress=_Shown(bars), export_rest=export_rest
+            store,
+            registry,
+            str(path),
+            keep_status=keep_status,
+            progress=_Shown(bars),
+            export_rest=export_rest,
+            knowledge_project=knowledge_project,
         )
     _show(report, f"AgentOS {report.version}", as_json=as_json)
+
+
+@app.command()
+def aios(
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(help="The database aios.db, or the log events.jsonl.")],
+    keep_status: KeepStatus = False,
+    keep_secrets: KeepSecrets = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Import an AIOS database: agents, tasks, contexts and events; or the events of its log. It is only read.
+
+    A second run brings only what is new; a run that was interrupted is simply repeated.
+    """
+    from agentos_store.importers.aios.load import load_aios
+    from agentos_store.importers.aios.opening import open_aios
+
+    with (
+        open_aios(path, keep_status=keep_status, keep_secrets=keep_secrets) as source,
+        where(context).open(create=True) as store,
+        _bars(quiet=as_json) as bars,
+    ):
+        report = load_aios(store, source, str(path), progress=_Shown(bars))
+    _show(report, "AIOS", as_json=as_json)
 
 
 @app.command()
@@ -95,12 +131,10 @@ def openai(
 def kode(
     context: typer.Context,
     path: Annotated[Path, typer.Argument(help="The directory of a KODE JSONStore: the one with the agents' folders.")],
-    keep_secrets: Annotated[
-        bool, typer.Option("--keep-secrets", help="Keep API keys and the like, which are redacted otherwise.")
-    ] = False,
+    keep_secrets: KeepSecrets = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Import the agents of a KODE JSONStore: conversations, tool calls, documents and snapshots. It is only read.
+    """Import the agents of a KODE JSONStore: conversations, tool calls, documents, snapshots, events. It is only read.
 
     A second run brings only what is new; a run that was interrupted is simply repeated.
     """

@@ -25,8 +25,8 @@ AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 WIDE = 200
 """Columns for whoever reads through a pipe, where a line that is broken in two is hard to search."""
 
-_UNSEEN = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""What JSON may hold as it is, but a terminal acts upon."""
+_UNSEEN = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What JSON may hold as it is, but a terminal acts upon, or no encoding has."""
 
 
 class ReaderGoneError(Exception):

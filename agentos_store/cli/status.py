@@ -9,6 +9,7 @@ import typer
 from agentos_store.cli.inbox import print_backlog
 from agentos_store.cli.output import AsJSON, print_json, print_table, size
 from agentos_store.cli.where import where
+from agentos_store.cli.work import print_queue
 
 
 def status(context: typer.Context, as_json: AsJSON = False) -> None:
@@ -16,8 +17,9 @@ def status(context: typer.Context, as_json: AsJSON = False) -> None:
     with where(context).open() as store:
         found = store.status()
         backlog = store.inbox.backlog()
+        queue = store.tasks.queue_stats()
     if as_json:
-        print_json({**asdict(found), "inbox": asdict(backlog)})
+        print_json({**asdict(found), "inbox": asdict(backlog), "queue": asdict(queue)})
         return
     facts = [
         ("database", found.location),
@@ -33,5 +35,7 @@ def status(context: typer.Context, as_json: AsJSON = False) -> None:
         most = by_count[0][1]
         rows = [(name, count, "█" * max(1, round(30 * count / most))) for name, count in by_count]
         print_table("Tasks", ["status", "tasks", ""], rows, right=["tasks"])
+    if queue.pending or queue.running:
+        print_queue(queue)
     if backlog.by_status:
         print_backlog(backlog)

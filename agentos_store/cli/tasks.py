@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
-from agentos_store.cli import dependencies
+from agentos_store.cli import dependencies, work
 from agentos_store.cli.output import AsJSON, as_text, echo, print_json, print_table, short
 from agentos_store.cli.where import where
 
 app = typer.Typer(help="Tasks.", no_args_is_help=True)
 app.command("graph")(dependencies.graph)
+app.command("queue")(work.queue)
+app.command("reclaim")(work.reclaim)
 
 MOST = 100
 """Dependencies, scopes and artifacts that are shown with a task."""

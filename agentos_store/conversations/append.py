@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Update, bindparam, insert, literal, or_, select, text, update
+from sqlalchemy import Update, bindparam, case, insert, literal, or_, select, text, update
 
 from agentos_store.conversations.drafts import MESSAGES, NOTHING, Draft
 from agentos_store.conversations.message_models import Message
@@ -293,6 +293,11 @@ def _draw(count: Any, *, keyed: bool = False) -> Update:
             message_count=SESSIONS.c.message_count + count,
             total_tokens=SESSIONS.c.total_tokens + _TOKENS,
             total_cost=SESSIONS.c.total_cost + _SPENT,
+            # What is said from here on is not in the index of the search.
+            unindexed_from=case(
+                (SESSIONS.c.unindexed_from < SESSIONS.c.next_seq, SESSIONS.c.unindexed_from),
+                else_=SESSIONS.c.next_seq,
+            ),
             updated_at=_NOW,
         )
     )

@@ -39,6 +39,13 @@ _TYPES_OF_BLOCKS: Mapping[str, int] = {
     "input_file": FILE,
 }
 
+
+def type_of_block(block: object) -> int | None:
+    """Return the type of a block, as the bit of it; None for what is no block."""
+    kind = block.get("type") if isinstance(block, dict) else None
+    return _TYPES_OF_BLOCKS.get(kind, OTHER) if isinstance(kind, str) else None
+
+
 LONGEST_NAME = 255
 """Characters of a tool's name that messages are found by."""
 

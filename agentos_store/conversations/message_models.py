@@ -89,6 +89,13 @@ class Message(Created, Base):
         ),
         # What was paid is counted for rows that are closed too.
         Index("ix_messages_created_at_id", "created_at", "id"),
+        Index(
+            "ix_messages_closed",
+            "created_at",
+            "id",
+            sqlite_where=text("to_generation IS NOT NULL"),
+            postgresql_where=text("to_generation IS NOT NULL"),
+        ),
         # What a session was, and what goes with it.
         Index("ix_messages_session_id_seq_from_generation", "session_id", "seq", "from_generation"),
         Index(

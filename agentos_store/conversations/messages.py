@@ -14,19 +14,20 @@ from agentos_store.conversations import rewrite
 from agentos_store.conversations.content import CONTENT_TYPES, LONGEST_NAME, TOOL_RESULT, calls_of, results_of
 from agentos_store.conversations.drafts import MESSAGES, Draft, naming, read_drafts
 from agentos_store.conversations.message_models import CURRENT, Message
+from agentos_store.conversations.message_search import MessageSearch
 from agentos_store.conversations.models import Session as Conversation
 from agentos_store.conversations.rewrite import Saved
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, plain_json
 from agentos_store.errors import InvalidValueError, NotFoundError
-from agentos_store.operation import F, Repository, reads, repeatable, walks, writes, writes_once
+from agentos_store.operation import F, reads, repeatable, walks, writes, writes_once
 from agentos_store.page import DEFAULT_LIMIT, Filter, Listing, Page, at_least, below, contains, equals
 from agentos_store.types import Boolean, JSONValue, Text
 
 _SESSIONS = Conversation.table()
 
 
-class MessageRepository(Repository[F]):
+class MessageRepository(MessageSearch[F]):
     """The messages of conversations: what a language model reads and writes."""
 
     name = "messages"

@@ -14,6 +14,9 @@ from agentos_store.types import Choice, Identifier, Int64, JSONValue, Money, Tex
 
 SESSION_STATUS = Choice("active", "paused", "completed", "cancelled")
 
+UNINDEXED = "unindexed_from IS NOT NULL AND deleted_at IS NULL"
+"""The condition of the index that holds the sessions of which a search has something to index before."""
+
 
 class User(Timestamps, Base):
     """A person or a service on whose account sessions run."""
@@ -88,6 +91,8 @@ class Session(Timestamps, Base):
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSONValue(kind="object"))
     deleted_at: Mapped[dt.datetime | None] = mapped_column(UTCDateTime())
     """When it was softly deleted; NULL while it is not."""
+    unindexed_from: Mapped[int | None] = mapped_column(Int64())
+    """From this number on messages may be missing from the index of the search; NULL while none is."""
 
     __table_args__ = (
         CheckConstraint("status IN ('active', 'paused', 'completed', 'cancelled')", name="status"),
@@ -98,6 +103,14 @@ class Session(Timestamps, Base):
         Index("ix_sessions_created_at_id", "created_at", "id"),
         Index("ix_sessions_updated_at_id", "updated_at", "id"),
         Index("ix_sessions_status_created_at_id", "status", "created_at", "id"),
+        Index(
+            "ix_sessions_deleted",
+            "deleted_at",
+            "id",
+            sqlite_where=text("deleted_at IS NOT NULL"),
+            postgresql_where=text("deleted_at IS NOT NULL"),
+        ),
+        Index("ix_sessions_unindexed", "id", sqlite_where=text(UNINDEXED), postgresql_where=text(UNINDEXED)),
         Index("ix_sessions_channel_created_at_id", "channel", "created_at", "id"),
         Index("ix_sessions_metadata", "metadata", postgresql_using="gin").ddl_if(dialect="postgresql"),
     )

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, cast, insert, null, select, text, type_coerce, update
+from sqlalchemy import bindparam, case, cast, insert, null, select, text, type_coerce, update
 
 from agentos_store.conversations.append import (
     OPEN,
@@ -103,7 +103,7 @@ def save(
                 _rewrite(session, session_id, generation, old, runs, drafts)
             except IntegrityViolation as violation:
                 raise explain_rows(violation, new, session) from None
-            _count(session, session_id, generation, len(given), new)
+            _count(session, session_id, generation, len(given), runs, drafts)
     stayed = sum(run.length for run in runs)
     return Saved(generation, len(given), kept, stayed - kept, len(new), len(old) - stayed)
 
@@ -204,7 +204,8 @@ def renumber(session: Session, session_id: str) -> int:
     session.execute(_COPY, {**binds, "first": first, "behind": rows[-1][1] + 1})
     # All go down, so who goes first makes room for the next.
     session.execute_many(_MOVE, [{"id": id_, "seq": place, "generation": generation} for id_, _, place in moves])
-    session.execute(_COUNT, {**binds, "length": len(rows), "tokens": 0, "spent": NOTHING, "now": session.now()})
+    binds |= {"length": len(rows), "tokens": 0, "spent": NOTHING, "now": session.now()}
+    session.execute(_COUNT, {**binds, "first_new": None, "first_changed": moves[0][2]})
     return len(moves)
 
 
@@ -234,9 +235,14 @@ def _rewrite(
         write_rows(session, [draft.placed(place, generation) for place, draft in drafts.items()])
 
 
-def _count(session: Session, session_id: str, generation: int, length: int, new: Sequence[Draft]) -> None:
+def _count(
+    session: Session, session_id: str, generation: int, length: int, runs: Sequence[Run], drafts: Mapping[int, Draft]
+) -> None:
+    new = list(drafts.values())
+    changed = [length, *drafts, *(run.new for run in runs if run.old != run.new)]
     binds = {"session_id": session_id, "generation": generation, "length": length}
     binds |= {"tokens": tokens_of(new), "spent": cost_of(new), "now": session.now()}
+    binds |= {"first_new": min(drafts, default=None), "first_changed": min(changed)}
     if session.execute(_COUNT, binds) == 0:
         raise BudgetExceededError(session_id)
 
@@ -307,6 +313,13 @@ _MOVE: Statement[Any] = Statement(
     .where(MESSAGES.c.id == bindparam("id", type_=MESSAGES.c.id.type))
     .values(seq=bindparam("seq", type_=MESSAGES.c.seq.type), from_generation=_GENERATION)
 )
+_FIRST_CHANGED = bindparam("first_changed", type_=SESSIONS.c.unindexed_from.type)
+# What is indexed stays so wherever it moves; what is not may have moved to before the place that is told.
+_UNINDEXED_FROM = case(
+    (SESSIONS.c.unindexed_from.is_(None), bindparam("first_new", type_=SESSIONS.c.unindexed_from.type)),
+    (SESSIONS.c.unindexed_from > _FIRST_CHANGED, _FIRST_CHANGED),
+    else_=SESSIONS.c.unindexed_from,
+)
 _COUNT: Statement[Any] = Statement(
     update(SESSIONS)
     .where(SESSIONS.c.id == _SESSION_ID, spendable(_SPENT))
@@ -316,6 +329,7 @@ _COUNT: Statement[Any] = Statement(
         message_count=_LENGTH,
         total_tokens=SESSIONS.c.total_tokens + bindparam("tokens", type_=SESSIONS.c.total_tokens.type),
         total_cost=SESSIONS.c.total_cost + _SPENT,
+        unindexed_from=_UNINDEXED_FROM,
         updated_at=bindparam("now", type_=SESSIONS.c.updated_at.type),
     )
 )

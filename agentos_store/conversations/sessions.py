@@ -7,19 +7,24 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Column, MetaData, Table, bindparam, delete, literal, null, or_, select, text, update
+from sqlalchemy import Column, MetaData, Table, bindparam, delete, func, literal, null, or_, select, text, update
 from sqlalchemy.dialects import postgresql
 
+from agentos_store.conversations.message_models import Message
+from agentos_store.conversations.message_texts import KIND
 from agentos_store.conversations.models import Session as Conversation
+from agentos_store.engine.among import among
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, build_model, plain_json
 from agentos_store.engine.violations import IntegrityViolation, explain
 from agentos_store.errors import AlreadyExistsError, InvalidTransitionError, InvalidValueError, NotFoundError
 from agentos_store.operation import F, Repository, reads, repeatable, walks, writes, writes_once
 from agentos_store.page import DEFAULT_LIMIT, Filter, Listing, Page, at_least, below, contains, equals
+from agentos_store.search.index import DOCUMENTS
 from agentos_store.types import Boolean, Identifier, Money, UTCDateTime
 from agentos_store.unset import UNSET, Unset, given
 
+_MESSAGES = Message.table()
 _SESSIONS = Conversation.table()
 
 STEPS: Mapping[str, Sequence[str]] = {
@@ -276,15 +281,23 @@ class SessionRepository(Repository[F]):
         restored = session.first(_RESTORE, {"id": session_id, "now": session.now()})
         return restored or _required(session.first(_GET, {"id": session_id}), session_id)
 
-    @writes_once
+    @writes
     @repeatable
     def purge(self, session: Session, session_id: str) -> None:
         """Remove the session, deleted or not, for good, with its messages, tool calls and contexts.
 
         Tasks and agents stay, without it. NotFoundError for an unknown one.
         """
-        if session.execute(_PURGE, {"id": session_id}) == 0 and not session.repeated:
-            raise NotFoundError("session", session_id)
+        binds = {"id": session_id}
+        # Who indexes its messages holds it, or them; afterwards there is nobody whose documents would not be seen here.
+        if session.first(_HOLD if session.capabilities.row_locks else _GET, binds) is None:
+            if not session.repeated:
+                raise NotFoundError("session", session_id)
+            return
+        if session.capabilities.row_locks:
+            session.first(_HOLD_MESSAGES, binds)
+        session.execute(_FORGET, binds)
+        session.execute(_PURGE, binds)
 
 
 def _find(session: Session, session_id: str, *, include_deleted: bool) -> Conversation | None:
@@ -333,7 +346,8 @@ def _step(session: Session, session_id: str, to: str) -> Conversation:
 
 
 _MONEY = Money()
-_IS_IT = _SESSIONS.c.id == bindparam("id", type_=_SESSIONS.c.id.type)
+_ID = bindparam("id", type_=_SESSIONS.c.id.type)
+_IS_IT = _SESSIONS.c.id == _ID
 _NOW = bindparam("now", type_=UTCDateTime())
 _OPEN = text(f"{_SESSIONS.name}.deleted_at IS NULL")
 
@@ -399,6 +413,17 @@ _RESTORE: Statement[Conversation] = Statement(
     .values(deleted_at=null(), updated_at=_NOW)
     .returning(*_SESSIONS.c),
     returns=Conversation,
+)
+_HOLD: Statement[Any] = Statement(select(_SESSIONS.c.id).where(_IS_IT).with_for_update())
+_ITS_MESSAGES = (
+    select(_MESSAGES.c.id).where(_MESSAGES.c.session_id == _ID).order_by(_MESSAGES.c.id).with_for_update().subquery()
+)
+_HOLD_MESSAGES: Statement[Any] = Statement(select(func.count()).select_from(_ITS_MESSAGES))
+_FORGET: Statement[Any] = Statement(
+    delete(DOCUMENTS).where(
+        DOCUMENTS.c.kind == KIND,
+        among(DOCUMENTS.c.key, select(_MESSAGES.c.id).where(_MESSAGES.c.session_id == _ID)),
+    )
 )
 _PURGE: Statement[Any] = Statement(delete(_SESSIONS).where(_IS_IT))
 _CHANGES: dict[frozenset[str], Statement[Conversation]] = {}

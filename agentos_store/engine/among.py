@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select
+from sqlalchemy import Select, type_coerce
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import NullType
@@ -39,6 +39,31 @@ def among(column: Any, query: Select[Any]) -> Among:
 def searched(column: Any, value: Any) -> Searched:
     """Return the condition that the column equals a value of another table, row by row of that table."""
     return Searched(column, value)
+
+
+class Unsearched(FunctionElement[Any]):
+    """``unsearched`` as part of a statement."""
+
+    inherit_cache = True
+    name = "unsearched"
+
+
+def unsearched(column: Any) -> Any:
+    """Return the column in a form that keeps SQLite from searching an index that begins with it.
+
+    So it follows the one that has the order asked for; PostgreSQL does, where few rows are asked for.
+    """
+    return type_coerce(Unsearched(column), column.type)
+
+
+@compiles(Unsearched, "postgresql")
+def _unsearched_postgresql(element: Unsearched, compiler: Any, **options: Any) -> str:
+    return _parts(element, compiler, options)[0]
+
+
+@compiles(Unsearched, "sqlite")
+def _unsearched_sqlite(element: Unsearched, compiler: Any, **options: Any) -> str:
+    return f"+{_parts(element, compiler, options)[0]}"
 
 
 def _parts(element: FunctionElement[Any], compiler: Any, options: Any) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import URL
 
+from agentos_store.engine.bell import Bell
 from agentos_store.engine.capabilities import Capabilities
 from agentos_store.engine.retry import RetryPolicy
 from agentos_store.engine.session import Session
@@ -36,6 +37,10 @@ class Backend(Protocol):
     @property
     def policy(self) -> RetryPolicy:
         """How passing faults are tried again."""
+
+    @property
+    def bell(self) -> Bell:
+        """Who waits for the news of the database; another one after a fork."""
 
     @property
     def url(self) -> URL:

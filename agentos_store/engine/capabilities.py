@@ -23,7 +23,13 @@ class Capabilities:
     """Locks that are held for a transaction and belong to no row."""
     row_locks: bool
     """Several writers work at once, so that a row that is read to be changed has to be locked."""
+    ordered_commits: bool
+    """Transactions are committed in the order of their writes, so numbers that are drawn in them appear in order."""
+    copy: bool
+    """Rows can be streamed in, which is how many of them are written fastest."""
     full_text_table: bool
     """What can be searched for words lies in a table of its own, which can be filled anew and checked."""
+    partitions: bool
+    """A table can be divided into partitions, each of which is dropped at once however many rows it has."""
     vector_index: bool
     """The pgvector extension is installed."""

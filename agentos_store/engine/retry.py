@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from agentos_store.errors import LockTimeoutError, StoreError, TransientError
+from agentos_store.errors import LockTimeoutError, StoreError, TransientError, UnavailableError
 
 R = TypeVar("R")
 
@@ -51,17 +51,22 @@ class RetryPolicy:
             except (TransientError, LockTimeoutError) as error:
                 if not is_transient(error, repeatable=repeatable) or number == self.retries:
                     raise
-                wait = self.delay(number)
-                log.warning("%s: %s; try %d follows in %.2f s", what, error.code, number + 2, wait)
-                if self.on_retry is not None:
-                    self.on_retry(error, number + 1, wait)
-                time.sleep(wait)
+                time.sleep(self.announce(what, error, number))
         raise AssertionError("the last try returns or raises")
+
+    def announce(self, what: str, error: UnavailableError, attempt: int) -> float:
+        """Tell of the further try that follows the one with this number; return the seconds until then."""
+        wait = self.delay(attempt)
+        log.warning("%s: %s; try %d follows in %.2f s", what, error.code, attempt + 2, wait)
+        if self.on_retry is not None:
+            self.on_retry(error, attempt + 1, wait)
+        return wait
 
 
 def is_transient(error: StoreError, *, repeatable: bool) -> bool:
     """Tell whether another try may help and can do no harm."""
     if isinstance(error, TransientError):
         return repeatable or not error.outcome_unknown
-    # PostgreSQL's lock_timeout (55P03). The writers' queue of SQLite has waited its whole limit already.
-    return isinstance(error, LockTimeoutError) and error.code == "55P03"
+    # PostgreSQL's lock_timeout, and a stranger on SQLite's file: nothing was stored then. Whoever waited in our own
+    # queue of writers has no code: behind those who are there it would come to no turn again.
+    return isinstance(error, LockTimeoutError) and (error.code or "").startswith(("55P03", "SQLITE_BUSY"))

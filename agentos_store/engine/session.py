@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from agentos_store.engine.statement import Prepared, Statement, build_model, insert_into
@@ -40,13 +40,18 @@ class Connection(Protocol):
     def execute_many(self, prepared: Prepared[Any], values: Sequence[list[object]]) -> int:
         """Execute once for each list of values; return the number of rows that were changed."""
 
+    def copy(self, table: str, columns: Sequence[str], chunks: Iterable[str]) -> int:
+        """Stream rows in; only asked of a database that can copy."""
+
 
 class Call:
     """What stays the same when one call is tried again: the keys and the times that its body draws."""
 
-    __slots__ = ("_drawn", "in_doubt")
+    __slots__ = ("_drawn", "announced", "in_doubt")
 
     def __init__(self) -> None:
+        self.announced = False
+        """Whether others wait for what this call commits."""
         self.in_doubt = False
         """Whether the connection was cut in an earlier try when that may have been committed."""
         self._drawn: list[Any] = []
@@ -84,6 +89,10 @@ class Session:
     def in_transaction(self) -> bool:
         """Whether several statements commit together; else each that writes commits by itself."""
         return not self._single
+
+    def announce(self) -> None:
+        """Wake those who wait for news, here and in other processes, once this is committed."""
+        self._call.announced = True
 
     @property
     def repeated(self) -> bool:
@@ -124,6 +133,20 @@ class Session:
         self.wrote = self.wrote or count > 0
         return count
 
+    def copy(self, model: type[B], columns: Sequence[str], chunks: Iterable[str]) -> int:
+        """Stream rows in where the database can copy; return their number.
+
+        The rows are encoded already, in COPY's text format: a line for each, its fields divided by tabs, a backslash
+        before each backslash, and nothing for NULL. While one chunk is made the database works on the one before; an
+        error between two of them leaves nothing behind.
+        """
+        table = model.table().name
+        if self.read_only or (self._single and self.wrote):
+            raise UsageError(f"there can be no rows written to {table} here")
+        count = self._connection.copy(table, columns, chunks)
+        self.wrote = self.wrote or count > 0
+        return count
+
     def insert(self, model: type[B], values: Mapping[str, object]) -> B:
         """Insert one row and return it; columns without a value get NULL, an identity its number.
 
@@ -156,6 +179,11 @@ class Session:
         if self._single and self.wrote:
             # Without a transaction around them two writes could be torn apart.
             raise UsageError(f"an operation declared as one statement sent a second one: {prepared.text[:80]}")
+
+    def settle(self) -> None:
+        """Say that what was written so far is whole by itself: without a transaction, another statement may follow."""
+        if self._single:
+            self.wrote = False
 
     def keep(self, value: V) -> V:
         """Return what the first try of this call kept here: this value, when it is the first."""

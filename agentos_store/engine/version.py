@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 TABLE = "agentos_store_version"
 """Its columns are ``revision`` and ``applied_at``. A name of our own lets two applications share a database."""
 
-HEAD = "0010_search"
+HEAD = "0016_retention"
 """The newest revision in ``migrations/versions``, which this code is written for; a test holds the two together."""
 
 

@@ -23,6 +23,10 @@ class KeySets:
         self._connection.execute(
             "CREATE TABLE tally (kind TEXT, key TEXT, amount TEXT, PRIMARY KEY (kind, key)) WITHOUT ROWID"
         )
+        self._connection.execute(
+            "CREATE TABLE ranked (kind TEXT, key TEXT, rank INTEGER, rowid_there INTEGER,"
+            " PRIMARY KEY (kind, key, rank, rowid_there)) WITHOUT ROWID"
+        )
         self._passes = 0
 
     def __enter__(self) -> Self:
@@ -77,3 +81,13 @@ class KeySets:
             "SELECT origin, rowid_there FROM place WHERE kind = ? AND key = ? ORDER BY number", (kind, key)
         )
         yield from found.fetchall()
+
+    def rank(self, kind: str, key: str, rank: int, rowid: int) -> None:
+        """Note where a row of the source stands among those of this key."""
+        self._connection.execute("INSERT INTO ranked VALUES (?, ?, ?, ?)", (kind, key, rank, rowid))
+
+    def ranked(self, kind: str) -> Iterator[tuple[str, int]]:
+        """Give key and row of all that were noted, those of one key in their order."""
+        yield from self._connection.execute(
+            "SELECT key, rowid_there FROM ranked WHERE kind = ? ORDER BY key, rank, rowid_there", (kind,)
+        )

@@ -221,6 +221,17 @@ class Row:
         self.repaired(f"{column}: {_shown(text)} is no count, so it became 0")
         return 0
 
+    def truth(self, column: str, *, otherwise: bool) -> bool:
+        """Return a truth value; what is none is noted."""
+        word = self.word(column)
+        if word in {"1", "true", "yes"}:
+            return True
+        if word in {"0", "false", "no"}:
+            return False
+        if self.has_column(column):
+            self.repaired(f"{column}: {self.text(column)!r} became {str(otherwise).lower()}")
+        return otherwise
+
     def whole(self, column: str, *, otherwise: int, least: int | None = None) -> int:
         """Return a whole number of 64 bits; what is none, is missing, or is below the least becomes ``otherwise``."""
         found = self._values.get(column)
@@ -253,6 +264,10 @@ class Row:
             return number
         self.repaired(f"{column}: {_shown(found)} is no number, so it is left out")
         return None
+
+    def raw(self, column: str) -> Value:
+        """Return a value as it was found."""
+        return self._values.get(column)
 
     def shown(self, column: str) -> JSON:
         """Return a value as it was found, as far as plain JSON of the store holds it."""

@@ -52,7 +52,8 @@ class Run:
     def _count(self, kind: str, records: Sequence[T], outcome: Outcome) -> None:
         counts = self._report.of(kind)
         counts.imported += outcome.imported
-        counts.repeated += len(records) - outcome.imported - len(outcome.refused)
+        counts.merged += outcome.merged
+        counts.repeated += len(records) - outcome.imported - outcome.merged - len(outcome.refused)
         counts.set_aside += len(outcome.refused)
         for position, record in enumerate(records):
             merged: int = getattr(record, "merged", 0)
@@ -87,6 +88,7 @@ def one_by_one(write: Callable[[Sequence[T]], Outcome], name: Callable[[T], tupl
                 outcome.refused[position] = Note(*name(record), str(error))
                 continue
             outcome.imported += single.imported
+            outcome.merged += single.merged
             if single.changed:
                 outcome.changed[position] = single.changed[0]
             if single.refused:

@@ -74,6 +74,12 @@ class SourceFile:
         """Whether the file, or a log beside it, is no longer what it was when it was opened."""
         return state_of(self.path) != self._state
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether a copy is read, as the file and its log were at one moment; what is written since does no harm."""
+        _, _, opened = self._connection.execute("PRAGMA database_list").fetchone()
+        return Path(opened) != self.path.resolve()
+
     def rows(self, table: str) -> Iterator[Found | Problem]:
         """Give the rows in the order of their numbers; what cannot be read is given as a Problem in its place."""
         names = self._columns.get(table)

@@ -23,13 +23,20 @@ BATCH = 200
 class Outcome:
     """What became of one batch; rows are named by their position in it."""
 
-    __slots__ = ("changed", "imported", "refused")
+    __slots__ = ("changed", "imported", "merged", "refused")
 
     def __init__(self) -> None:
         self.imported = 0
         self.changed: dict[int, list[Note]] = {}
         """Rows that had to be changed to fit beside what the store has."""
+        self.merged = 0
+        """Rows that went into others, which the store had."""
         self.refused: dict[int, Note] = {}
+
+    def merge(self, position: int, note: Note) -> None:
+        """Note that a row went into another."""
+        self.merged += 1
+        self.change(position, note)
 
     def change(self, position: int, note: Note) -> None:
         """Note a change."""
@@ -86,13 +93,13 @@ def asking(key: Column[Any], value: Column[Any], *where: ColumnElement[bool]) ->
     return Statement(select(key, value).where(key.in_(keys), *where))
 
 
-def stored(session: Session, question: Statement[Any], keys: Collection[str | None]) -> dict[str, Any]:
+def stored(session: Session, question: Statement[Any], keys: Collection[str | None], **binds: object) -> dict[str, Any]:
     """Return what the store has under these keys, by key; there are no more of them than a batch has rows."""
     there = {key: None for key in keys if key is not None}
     if not there:
         return {}
-    binds = {f"key_{number}": key for number, key in enumerate(islice(cycle(there), BATCH))}
-    return dict(session.all(question, binds))
+    each = {f"key_{number}": key for number, key in enumerate(islice(cycle(there), BATCH))}
+    return dict(session.all(question, each | binds))
 
 
 def remember(session: Session, counts: Mapping[str, int]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Select, bindparam, literal_column, select, union_all
+from sqlalchemy import FromClause, Select, bindparam, literal_column, select, union_all
 
 from agentos_store.engine.among import searched
 from agentos_store.engine.session import Session
@@ -15,15 +15,14 @@ from agentos_store.engine.statement import Statement, build_model
 from agentos_store.errors import InvalidValueError
 from agentos_store.memory.items import IS_VALID, ITEMS, PLACE
 from agentos_store.memory.models import SCOPES, MemoryItem
-from agentos_store.memory.texts import KIND, estimate_tokens, texts_of
+from agentos_store.memory.texts import KIND, texts_of, tokens_of
 from agentos_store.operation import F, Repository, reads
-from agentos_store.search.matching import binds, matching
 from agentos_store.search.query import Query, parse
+from agentos_store.search.ranking import Ranking
 from agentos_store.search.snippets import MARKS, WIDTH, snippet
 from agentos_store.types import Identifier, Text
 
 LARGEST_LIMIT = 1000
-ALL = 2**62
 _PLACE = Identifier()
 MOST_IN_CONTEXT = 1000
 """Items of one scope that are looked at for a context."""
@@ -107,7 +106,7 @@ class MemoryFinding(Repository[F]):
         project_id: str | None = None,
         token_budget: int = 2000,
         min_confidence: float = 0.0,
-        count_tokens: Callable[[Any], int] = estimate_tokens,
+        count_tokens: Callable[[Any], int] = tokens_of,
     ) -> MemoryContext:
         """Return the best items for what is at hand, and the global ones, as many as the budget holds.
 
@@ -140,7 +139,7 @@ _CONDITIONS: dict[str, Any] = {
 _CONDITIONS["min_confidence"] = ITEMS.c.confidence >= bindparam("min_confidence", type_=ITEMS.c.confidence.type)
 _CONDITIONS["tags"] = MemoryItem.tags.contains(bindparam("tags", type_=ITEMS.c.tags.type))
 
-_SEARCHES: dict[frozenset[str], Statement[Any]] = {}
+_SEARCHES: dict[frozenset[str], Ranking] = {}
 _CONTEXTS: dict[frozenset[str], Statement[MemoryItem]] = {}
 
 
@@ -148,37 +147,32 @@ def _found(
     session: Session, asked: Query, values: Mapping[str, object], limit: int, offset: int
 ) -> list[tuple[MemoryItem, float]]:
     names = frozenset(values)
-    statement = _SEARCHES.get(names)
-    if statement is None:
-        statement = _SEARCHES[names] = _search_of(names)
+    ranking = _SEARCHES.get(names)
+    if ranking is None:
+        ranking = _SEARCHES[names] = _search_of(names)
     if asked.is_indexed:
-        window = {"limit_": limit, "offset_": offset}
-        return [_hit(row) for row in session.all(statement, {**values, **binds(asked), **window})]
+        return [_hit(row) for row in ranking.page(session, asked, values, limit, offset)]
     # The index was asked as much as it should be; what it found is asked the rest.
-    rows = session.all(statement, {**values, **binds(asked), "limit_": ALL, "offset_": 0})
-    hits = (hit for hit in map(_hit, rows) if asked.matches(texts_of(hit[0].content, hit[0].tags)))
-    return list(islice(hits, offset, offset + limit))
+    hits = map(_hit, ranking.every(session, asked, values))
+    matching_hits = (hit for hit in hits if asked.matches(texts_of(hit[0].content, hit[0].tags)))
+    return list(islice(matching_hits, offset, offset + limit))
 
 
 def _hit(row: Sequence[Any]) -> tuple[MemoryItem, float]:
     return build_model(MemoryItem, dict(zip(ITEMS.c.keys(), row, strict=False))), row[-1]
 
 
-def _search_of(names: frozenset[str]) -> Statement[Any]:
-    found = matching(KIND)
-    # Keys and scores are sorted, and the rows fetched for those alone that are returned.
-    best = (
-        select(found.c.key, found.c.score)
-        .select_from(found.join(ITEMS, searched(ITEMS.c.id, found.c.key)))
-        .where(IS_VALID, *(_CONDITIONS[name] for name in sorted(names)))
-        .order_by(found.c.score.desc(), found.c.key)
-        .limit(bindparam("limit_"))
-        .offset(bindparam("offset_"))
-        .subquery("best")
-    )
-    item = ITEMS.alias("item")
-    query = select(*item.c, best.c.score).select_from(best.join(item, searched(item.c.id, best.c.key)))
-    return Statement(query.order_by(best.c.score.desc(), best.c.key))
+def _search_of(names: frozenset[str]) -> Ranking:
+    def keys(found: FromClause) -> Select[Any]:
+        items = found.join(ITEMS, searched(ITEMS.c.id, found.c.key))
+        conditions = (_CONDITIONS[name] for name in sorted(names))
+        return select(found.c.key, found.c.score).select_from(items).where(IS_VALID, *conditions)
+
+    def rows(best: FromClause) -> Select[Any]:
+        item = ITEMS.alias("item")
+        return select(*item.c, best.c.score).select_from(best.join(item, searched(item.c.id, best.c.key)))
+
+    return Ranking(KIND, keys, rows, filtered=bool(names))
 
 
 def _context_of(scopes: Mapping[str, object]) -> Statement[MemoryItem]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from agentos_store.errors import InvalidValueError
+from agentos_store.search.estimate import estimate_tokens
 from agentos_store.search.parts import Indexed, indexed
 from agentos_store.search.tokenizer import fold, terms
 from agentos_store.types.exact_json import dumps_exact
@@ -65,8 +66,6 @@ def _strings(content: Any) -> Iterator[str]:
             waiting += reversed(value.values())
 
 
-def estimate_tokens(value: Any) -> int:
-    """Return about how many tokens of a language model a content takes: 4 ASCII characters, or one other, are one."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    others = 0 if text.isascii() else sum(character > "\x7f" for character in text)
-    return (len(text) - others + 3) // 4 + others
+def tokens_of(content: Any) -> int:
+    """Return about how many tokens of a language model a content takes."""
+    return estimate_tokens(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False))

@@ -60,6 +60,24 @@ WHERE c.relnamespace = %(schema)s AND NOT c.relispartition
   AND NOT EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conindid = x.indexrelid AND k.contype IN ('p', 'u', 'x'))
 """
 
+# A unique index without the partition key cannot span partitions. Where every one of them has it, it stands for one.
+_EVERYWHERE = """
+SELECT c.relname, format('index uq_%%s_%%s', c.relname, u.columns),
+       format('CREATE UNIQUE INDEX uq_%%s_%%s ON %%s %%s', c.relname, u.columns, c.relname, u.rest)
+FROM pg_class c
+CROSS JOIN LATERAL (
+    SELECT (SELECT string_agg(a.attname, '_' ORDER BY k.place)
+            FROM unnest(x.indkey) WITH ORDINALITY AS k (number, place)
+            JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = k.number) AS columns,
+        substring(pg_get_indexdef(x.indexrelid, 0, true) FROM 'USING .*') AS rest, count(DISTINCT i.inhrelid) AS number
+    FROM pg_inherits i JOIN pg_index x ON x.indrelid = i.inhrelid
+    WHERE i.inhparent = c.oid AND x.indisunique AND NOT x.indisprimary AND x.indisvalid
+    GROUP BY 1, 2
+) u
+WHERE c.relnamespace = %(schema)s AND c.relkind = 'p'
+  AND u.number = (SELECT count(*) FROM pg_inherits i WHERE i.inhparent = c.oid)
+"""
+
 _TRIGGERS = """
 SELECT c.relname, 'trigger ' || t.tgname,
        pg_get_triggerdef(t.oid, true)
@@ -92,7 +110,18 @@ def read_postgresql(connection: Connection, schema: str) -> Facts:
     parameters: dict[str, Any] = {"schema": found}
     for table, kind, definition in connection.exec_driver_sql(_RELATIONS, parameters):
         facts[table, "table"] = f"{kind} {definition}".strip()
-    for query in (_COLUMNS, _CONSTRAINTS, _INDEXES, _TRIGGERS, _FUNCTIONS):
+    for query in (_COLUMNS, _CONSTRAINTS, _INDEXES, _EVERYWHERE, _TRIGGERS, _FUNCTIONS):
         for table, what, definition in connection.exec_driver_sql(query, parameters):
             facts[table, what] = " ".join(definition.split())
     return {key: definition for key, definition in facts.items() if key[0] != TABLE}
+
+
+def whole(facts: Facts, table: str, key: str) -> Facts:
+    """Return the facts with a table that is divided by ranges of a column as it would be without that."""
+    if facts.get((table, "table")) != f"partitioned table RANGE ({key})":
+        return facts
+    found = facts | {(table, "table"): "table"}
+    for at, definition in facts.items():
+        if at[0] == table and at[1].startswith("index "):
+            found[at] = definition.replace(f" ON ONLY {table} ", f" ON {table} ", 1)
+    return found

@@ -21,8 +21,9 @@ from sqlalchemy.exc import DBAPIError
 from agentos_store.engine.sqlite.connect import connect_reader
 from agentos_store.engine.sqlite.faults import translate as translate_sqlite
 from agentos_store.engine.sqlite.functions import register_functions
-from agentos_store.migrate.catalogue_postgresql import read_postgresql
+from agentos_store.migrate.catalogue_postgresql import read_postgresql, whole
 from agentos_store.migrate.catalogue_sqlite import Facts, read_sqlite
+from agentos_store.migrate.locked import looking_connection
 from agentos_store.migrate.search_index import search_index_sqlite
 from agentos_store.migrate.target import Target
 from agentos_store.migrate.triggers import (
@@ -32,6 +33,9 @@ from agentos_store.migrate.triggers import (
     triggers_of_models,
 )
 from agentos_store.models import metadata
+
+PARTITIONED = ("events", '"position"')
+"""The table that may be divided on PostgreSQL without being otherwise than the models say, and by which column."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -76,6 +80,15 @@ def find_drift(target: Target, *, alone: bool = False) -> Sequence[Difference]:
     return sorted(_differences(database, models))
 
 
+def count_partitions(target: Target) -> int:
+    """Return into how many partitions the events are divided; 0 when they are one table."""
+    if target.path is not None:
+        return 0
+    with looking_connection(target) as connection:
+        found = connection.exec_driver_sql(_COUNT_PARTITIONS, (PARTITIONED[0], target.schema)).scalar_one()
+    return int(found)
+
+
 def _differences(database: Facts, models: Facts) -> Iterator[Difference]:
     for table, what in database.keys() | models.keys():
         key = (table, what)
@@ -110,7 +123,7 @@ def _postgresql(target: Target) -> tuple[Facts, Facts]:
     assert target.schema is not None
     try:
         with _rolled_back(target) as connection:
-            database = read_postgresql(connection, target.schema)
+            database = whole(read_postgresql(connection, target.schema), *PARTITIONED)
             beside = f"agentos_store_drift_{uuid.uuid4().hex}"
             _create_models(connection, beside, with_triggers=target.settings.append_only == "trigger")
             return database, read_postgresql(connection, beside)
@@ -145,3 +158,9 @@ def _create_models(connection: Connection, schema: str, *, with_triggers: bool) 
         connection.exec_driver_sql(append_only_function(table, schema).replace("%", "%%"))
         for _, text in append_only_triggers_postgresql(table, schema):
             connection.exec_driver_sql(text)
+
+
+_COUNT_PARTITIONS = """
+SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'p' AND c.relname = %s AND n.nspname = %s
+"""

@@ -322,6 +322,8 @@ _COUNT_ANEW: Statement[Any] = Statement(
         next_seq=func.coalesce(_LAST, literal(-1, _SESSIONS.c.next_seq.type)) + 1,
         total_tokens=case((_SESSIONS.c.total_tokens < _TOKENS, _TOKENS), else_=_SESSIONS.c.total_tokens),
         total_cost=case((_SESSIONS.c.total_cost < _COST, _COST), else_=_SESSIONS.c.total_cost),
+        # Whatever came about beside the store is looked at by the next search.
+        unindexed_from=literal(0, _SESSIONS.c.unindexed_from.type),
         updated_at=_NOW,
     )
 )

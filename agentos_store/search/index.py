@@ -9,6 +9,7 @@ from sqlalchemy import CTE, Insert, Select, bindparam, column, delete, func, lit
 from sqlalchemy.dialects import postgresql
 
 from agentos_store.base import Base
+from agentos_store.engine.recordset import recordset
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
 from agentos_store.search.columns import Tokens, TokensOfParts
@@ -27,6 +28,15 @@ def put(session: Session, kind: str, documents: Sequence[Indexed]) -> None:
     """
     session.execute_many(_PUT, [row for document in documents for row in _rows(kind, document)])
     session.execute_many(_CUT, [_values(kind, document) for document in documents])
+
+
+def add(session: Session, kind: str, documents: Sequence[Indexed]) -> None:
+    """Index documents that are not indexed yet, in one round trip where the database can."""
+    rows = [row for document in documents for row in _rows(kind, document)]
+    if rows and session.capabilities.data_modifying_cte:
+        session.execute(_ADD, {"added": rows})
+    else:
+        session.execute_many(_PUT, rows)
 
 
 def remove(session: Session, kind: str, keys: Sequence[str]) -> None:
@@ -140,6 +150,14 @@ _OF_KEY = (DOCUMENTS.c.kind == _bind("kind"), DOCUMENTS.c.key == _bind("key"))
 # One spelling serves both dialects.
 _PUT: Statement[Any] = Statement(
     _upsert(postgresql.insert(DOCUMENTS).values({c.name: _bind(c.name) for c in _COLUMNS}))
+)
+_ADDED, _VALUES = recordset("added", _COLUMNS)
+_ADD: Statement[Any] = Statement(
+    _upsert(
+        postgresql.insert(DOCUMENTS).from_select(
+            _COLUMNS, select(*(_VALUES[c.name] for c in _COLUMNS)).select_from(_ADDED), include_defaults=False
+        )
+    )
 )
 _CUT: Statement[Any] = Statement(delete(DOCUMENTS).where(*_OF_KEY, DOCUMENTS.c.part >= _bind("parts")))
 _REMOVE: Statement[Any] = Statement(delete(DOCUMENTS).where(*_OF_KEY))

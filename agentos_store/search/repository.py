@@ -61,12 +61,14 @@ class IndexOfKind:
     examples: Sequence[str]
     """Keys of the first 20 of these."""
     lags: bool
-    """Whether what is missing will be indexed by the next search."""
+    """Whether a search indexes what is missing before it answers."""
+    overdue: int = 0
+    """Of the missing rows, those that no search would index."""
 
     @property
     def ok(self) -> bool:
         """Whether a search finds what it should; what is orphaned only takes room."""
-        return not self.stale and (self.lags or not self.missing)
+        return not self.stale and not self.overdue
 
 
 class _Rebuild:
@@ -201,7 +203,9 @@ def _check(session: Session, source: Source[Any]) -> IndexOfKind:
             faults[fault] += 1
             if len(examples) < EXAMPLES:
                 examples.append(key)
-    return IndexOfKind(count, faults["missing"], faults["stale"], faults["orphaned"], tuple(examples), source.lags)
+    missing = faults["missing"]
+    overdue = source.count_overdue(session) if missing and source.lags else missing
+    return IndexOfKind(count, missing, faults["stale"], faults["orphaned"], tuple(examples), source.lags, overdue)
 
 
 def _side_by_side(

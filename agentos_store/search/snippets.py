@@ -112,6 +112,8 @@ def snippet(texts: Sequence[str], query: Query, *, width: int = WIDTH, marks: tu
     a match it is the beginning.
     """
     phrases = query.required[:_MOST_PHRASES]
+    if not phrases:
+        return _show(texts[0] if texts else "", [], width, marks)
     best: tuple[int, str, list[_Match]] = (0, texts[0] if texts else "", [])
     for text in texts:
         found = _find(text, phrases)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import and_, bindparam, delete, func, select
+from sqlalchemy import and_, bindparam, delete, func, literal, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from agentos_store.base import Base
@@ -20,8 +20,9 @@ B = TypeVar("B", bound=Base)
 class Source(Generic[B]):
     """A table whose rows are documents.
 
-    ``texts`` gives what is searched of a row; ``where`` keeps the rows that are. With ``lags`` rows that are not
-    indexed yet are no fault.
+    ``texts`` gives what is searched of a row; ``where`` keeps the rows that are. Where the index lags behind, ``due``
+    is the condition of the rows that are in it by now; that others are not is no fault. Of such rows the texts never
+    change, so that nothing but their removal is kept off while they are indexed.
     """
 
     def __init__(
@@ -31,19 +32,19 @@ class Source(Generic[B]):
         texts: Callable[[B], Sequence[str]],
         *,
         where: ColumnElement[bool] | None = None,
-        lags: bool = False,
+        due: ColumnElement[bool] | None = None,
     ) -> None:
         table = model.table()
         (key,) = table.primary_key
         self.kind = kind
         self.texts = texts
-        self.lags = lags
+        self.lags = due is not None
         self._key = key.key
         is_document = () if where is None else (where,)
         rows = select(table).where(key > bindparam("after", type_=Text()), *is_document).order_by(key)
         rows = rows.limit(bindparam("limit_"))
         self._rows: Statement[B] = Statement(rows, returns=model)
-        self._locked: Statement[B] = Statement(rows.with_for_update(), returns=model)
+        self._locked: Statement[B] = Statement(rows.with_for_update(read=self.lags, key_share=self.lags), returns=model)
         of_kind = and_(
             DOCUMENTS.c.kind == bindparam("kind", type_=DOCUMENTS.c.kind.type),
             DOCUMENTS.c.key > bindparam("after", type_=Text()),
@@ -53,6 +54,14 @@ class Source(Generic[B]):
         self._orphans: Statement[Any] = Statement(
             delete(DOCUMENTS).where(of_kind, DOCUMENTS.c.key <= bindparam("last", type_=Text()), ~exists)
         )
+        of_row = (
+            DOCUMENTS.c.kind == kind,
+            DOCUMENTS.c.key == key,
+            DOCUMENTS.c.part == literal(0, DOCUMENTS.c.part.type),
+        )
+        document = select(DOCUMENTS.c.part).where(*of_row).scalar_subquery()
+        overdue = select(func.count()).select_from(table).where(*is_document, document.is_(None))
+        self._overdue: Statement[Any] = Statement(overdue if due is None else overdue.where(due))
         self._orphans_to_the_end: Statement[Any] = Statement(delete(DOCUMENTS).where(of_kind, ~exists))
 
     def batch(self, session: Session, after: str, limit: int, *, lock: bool = False) -> list[tuple[str, Sequence[str]]]:
@@ -66,6 +75,12 @@ class Source(Generic[B]):
         while batch := self.batch(session, after, size):
             yield from batch
             after = batch[-1][0]
+
+    def count_overdue(self, session: Session) -> int:
+        """Return how many rows are not indexed that should be by now."""
+        found = session.first(self._overdue)
+        assert found is not None
+        return int(found[0])
 
     def remove_orphans(self, session: Session, after: str, last: str | None) -> int:
         """Take out the documents after a key, up to another or all, whose rows are gone; return how many parts."""

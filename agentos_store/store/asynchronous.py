@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from sqlalchemy import URL, Engine
 
 from agentos_store.engine.backend import Backend
+from agentos_store.engine.bell import Bell
 from agentos_store.engine.capabilities import Capabilities
 from agentos_store.engine.fork import register
 from agentos_store.engine.retry import OnRetry, RetryPolicy, is_transient
 from agentos_store.engine.session import Session
 from agentos_store.errors import LockTimeoutError, TransientError, UsageError
 from agentos_store.operation import Access, Awaiting, refuse_inside_body
-from agentos_store.operations import consistency
+from agentos_store.operations import consistency, partitions
 from agentos_store.operations.consistency import ConsistencyReport
+from agentos_store.operations.partitions import PartitionReport
+from agentos_store.operations.retention import Policy, PruneReport, prune
 from agentos_store.operations.status import Status, read_status
 from agentos_store.store.blocking import TransactionRunner
 from agentos_store.store.opening import open_backend
@@ -111,6 +114,8 @@ def _give_back(give_back: Callable[[R], object], obtained: Future[R]) -> None:
 class _Direct:
     """Runs each body in a transaction of its own, in a thread."""
 
+    in_transaction = False
+
     def __init__(self, backend: Backend, hop: _Hop) -> None:
         self._backend = backend
         self._hop = hop
@@ -118,9 +123,17 @@ class _Direct:
     async def call(self, access: Access, name: str, body: Callable[[Session], Any], *, repeatable: bool) -> Any:
         return await self._hop.call(self._backend.run, access, name, body, repeatable=repeatable)
 
+    @property
+    def bell(self) -> Bell:
+        return self._backend.bell
+
 
 class _InTransaction:
     """Runs bodies in one open transaction, one after another, each in a thread."""
+
+    bell = None
+
+    in_transaction = True
 
     def __init__(self, runner: TransactionRunner, hop: _Hop) -> None:
         self._runner = runner
@@ -233,11 +246,8 @@ class AsyncStore(Repositories[Awaiting]):
             except (TransientError, LockTimeoutError) as error:
                 if attempt == policy.retries or not is_transient(error, repeatable=False):
                     raise
-                wait = policy.delay(attempt)
+                await asyncio.sleep(policy.announce("run", error, attempt))
                 attempt += 1
-                if policy.on_retry is not None:
-                    policy.on_retry(error, attempt, wait)
-                await asyncio.sleep(wait)
 
     async def status(self) -> Status:
         """Return what an operator looks at first: revision, size, counts, the oldest task that waits."""
@@ -255,6 +265,28 @@ class AsyncStore(Repositories[Awaiting]):
         """Put right what ``check_consistency`` finds and has a remedy for; return what was put right."""
         return await self._hop.call(consistency.repair, self._backend, agent_id)
 
+    async def prune(
+        self,
+        policies: Sequence[Policy],
+        *,
+        dry_run: bool = False,
+        confirm: bool = False,
+        progress: Callable[[str, int], None] | None = None,
+    ) -> PruneReport:
+        """Remove for good what the policies let go, and return what went: retention.
+
+        It works in steps, each a short transaction, so that a writer on SQLite waits far less than 200 ms; what a step
+        removed stays removed when a later one fails. Old audits go from the beginning of their chains, which still
+        verify. A ``dry_run`` only counts. A policy that would leave nothing of its table has to be confirmed. The run
+        is noted in ``maintenance_runs``. ``progress`` is told the policy's name and its rows so far, after each step.
+        """
+        work = partial(prune, dry_run=dry_run, confirm=confirm, progress=progress)
+        return await self._hop.call(work, self._backend, policies)
+
+    async def partition_events(self, *, rows: int = partitions.ROWS, ahead: int = partitions.AHEAD) -> PartitionReport:
+        """Partition the events by position, as ``Store.partition_events`` does."""
+        return await self._hop.call(partitions.partition_events, self._backend, rows=rows, ahead=ahead)
+
     async def close(self) -> None:
         """Let running operations end and give back the connections; closing twice is no error.
 
@@ -262,6 +294,8 @@ class AsyncStore(Repositories[Awaiting]):
         """
         if not self._closed:
             self._closed = True
+            # Those of other stores that share the file go on waiting.
+            self._backend.bell.dismiss(self._runner)
             try:
                 await self._hop.finish(self._backend.close)
             except LockTimeoutError:

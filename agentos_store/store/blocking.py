@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy import URL, Engine
 
 from agentos_store.engine.backend import Backend, OpenTransaction
+from agentos_store.engine.bell import Bell
 from agentos_store.engine.capabilities import Capabilities
 from agentos_store.engine.retry import OnRetry, RetryPolicy
 from agentos_store.engine.session import Session
 from agentos_store.errors import LockTimeoutError, UsageError
 from agentos_store.operation import Access, Blocking, refuse_inside_body
-from agentos_store.operations import consistency
+from agentos_store.operations import consistency, partitions
 from agentos_store.operations.consistency import ConsistencyReport
+from agentos_store.operations.partitions import PartitionReport
+from agentos_store.operations.retention import Policy, PruneReport, prune
 from agentos_store.operations.status import Status, read_status
 from agentos_store.store.opening import open_backend
 from agentos_store.store.repositories import Repositories
@@ -32,15 +35,25 @@ R = TypeVar("R")
 class _Direct:
     """Runs each body in a transaction of its own."""
 
+    in_transaction = False
+
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
     def call(self, access: Access, name: str, body: Callable[[Session], Any], *, repeatable: bool) -> Any:
         return self._backend.run(access, name, body, repeatable=repeatable)
 
+    @property
+    def bell(self) -> Bell:
+        return self._backend.bell
+
 
 class TransactionRunner:
     """Runs bodies in one open transaction, until it has ended: from any thread, one at a time."""
+
+    bell = None
+
+    in_transaction = True
 
     def __init__(self, *, read_only: bool) -> None:
         self._transaction: OpenTransaction | None = None
@@ -172,6 +185,36 @@ class Store(Repositories[Blocking]):
         """Put right what ``check_consistency`` finds and has a remedy for; return what was put right."""
         return consistency.repair(self._backend, agent_id)
 
+    def prune(
+        self,
+        policies: Sequence[Policy],
+        *,
+        dry_run: bool = False,
+        confirm: bool = False,
+        progress: Callable[[str, int], None] | None = None,
+    ) -> PruneReport:
+        """Remove for good what the policies let go, and return what went: retention.
+
+        It works in steps, each a short transaction, so that a writer on SQLite waits far less than 200 ms; what a step
+        removed stays removed when a later one fails. Old audits go from the beginning of their chains, which still
+        verify. A ``dry_run`` only counts. A policy that would leave nothing of its table has to be confirmed. The run
+        is noted in ``maintenance_runs``. ``progress`` is told the policy's name and its rows so far, after each step.
+        """
+        return prune(self._backend, policies, dry_run=dry_run, confirm=confirm, progress=progress)
+
+    def partition_events(self, *, rows: int = partitions.ROWS, ahead: int = partitions.AHEAD) -> PartitionReport:
+        """Partition the events by position, on PostgreSQL only; called again, make further partitions ahead.
+
+        It makes the same schema, with the table as it is as the first partition: it is read once and nothing is
+        copied. Writers and readers wait for hundredths of a second. ``rows`` positions are one partition, ``ahead`` of
+        them wait behind the one that is written to, and a default partition catches what comes behind them all.
+        ``prune`` drops partitions whole, and makes new ones ahead. An ``event_id`` is unique in its partition; the
+        check for repeats looks into all of them, but two calls at the same moment on either side of a boundary pass it.
+        Needs the rights of the table's owner. Raises UnavailableError on SQLite, and while views, triggers, policies or
+        publications hang on the table; LockTimeoutError when somebody uses it without a pause.
+        """
+        return partitions.partition_events(self._backend, rows=rows, ahead=ahead)
+
     def close(self) -> None:
         """Let running operations end and give back the connections; closing twice is no error.
 
@@ -179,6 +222,8 @@ class Store(Repositories[Blocking]):
         """
         if not self._closed:
             self._closed = True
+            # Those of other stores that share the file go on waiting.
+            self._backend.bell.dismiss(self._runner)
             try:
                 self._backend.close()
             except LockTimeoutError:

@@ -60,7 +60,7 @@ def _connect(
             raise InvalidValueError("schema", "SQLite has none; give each tenant a file of its own")
         if engine is not None:
             raise InvalidValueError("engine", "an SQLite file is opened by its URL: all writers share one queue")
-        return open_sqlite(sqlite_path(url), settings)
+        return open_sqlite(sqlite_path(url), settings, on_retry)
     from agentos_store.engine.postgresql.backend import PostgreSQLBackend
 
     name = Identifier().check(schema or settings.schema_name or DEFAULT_SCHEMA, "schema")

@@ -7,13 +7,18 @@ from typing import Any, Generic, TypeVar
 from agentos_store.agents.documents import DocumentRepository
 from agentos_store.agents.repository import AgentRepository
 from agentos_store.agents.snapshots import SnapshotRepository
+from agentos_store.conversations import message_index
 from agentos_store.conversations.contexts import ContextRepository
 from agentos_store.conversations.messages import MessageRepository
 from agentos_store.conversations.sessions import SessionRepository
 from agentos_store.conversations.tool_calls import ToolCallRepository
 from agentos_store.conversations.users import UserRepository
+from agentos_store.events.repository import EventRepository
 from agentos_store.governance.inbox import InboxRepository
 from agentos_store.governance.verdicts import VerdictRepository
+from agentos_store.knowledge import replacing as knowledge
+from agentos_store.knowledge.repository import KnowledgeRepository
+from agentos_store.leases.repository import LeaseRepository
 from agentos_store.memory import items as memory
 from agentos_store.memory.repository import MemoryRepository
 from agentos_store.operation import F, Repository, Runner
@@ -23,7 +28,7 @@ from agentos_store.tasks.audits import AuditRepository
 from agentos_store.tasks.lineage import LineageRepository
 from agentos_store.tasks.repository import TaskRepository
 
-SOURCES = (memory.SOURCE,)
+SOURCES = (memory.SOURCE, knowledge.SOURCE, message_index.SOURCE)
 """What is searched; a new kind is added here."""
 
 T = TypeVar("T", bound=Repository[Any])
@@ -47,11 +52,17 @@ class Repositories(Generic[F]):
         """What guardians decided about tasks."""
         self.inbox: InboxRepository[F] = InboxRepository(runner, asynchronous=asynchronous)
         """Events that the supervisor looks at, each once."""
+        self.events: EventRepository[F] = EventRepository(runner, asynchronous=asynchronous)
+        """What happens, to be found again and to be followed."""
         self.memory: MemoryRepository[F] = MemoryRepository(runner, asynchronous=asynchronous)
         """What agents remember."""
+        self.kb: KnowledgeRepository[F] = KnowledgeRepository(runner, asynchronous=asynchronous)
+        """What is known from files and pages."""
         self.search: SearchRepository[F] = SearchRepository(runner, asynchronous=asynchronous, sources=SOURCES)
         """The index behind every search."""
 
+        self.leases: LeaseRepository[F] = LeaseRepository(runner, asynchronous=asynchronous)
+        """Names that one at a time may hold."""
         self.users: UserRepository[F] = UserRepository(runner, asynchronous=asynchronous)
         """People and services, their quotas and what they used."""
         self.sessions: SessionRepository[F] = SessionRepository(runner, asynchronous=asynchronous)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any, ClassVar
 
-from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from agentos_store.base import Base, Timestamps
@@ -17,6 +17,23 @@ TASK_STATUS = Choice(*STATUSES)
 AUDIT_LEVEL = Choice("info", "warning", "error")
 
 _STATUSES = ", ".join(f"'{status}'" for status in STATUSES)
+
+# Conditions of partial indexes, which serve only a statement that says the same. They say what a task is not, for with
+# "status = …" the databases take the index by status, and sort all that wait.
+_WAITS, RUNS = (
+    "status NOT IN ({})".format(", ".join(f"'{status}'" for status in STATUSES if status != only))
+    for only in ("pending", "running")
+)
+AT_ONCE = f"{_WAITS} AND run_after IS NULL"
+"""A task waits and may be claimed at once, as far as its own row says."""
+DELAYED = f"{_WAITS} AND run_after IS NOT NULL"
+"""A task waits for its time."""
+LEASED = "lease_until IS NOT NULL"
+"""Somebody has claimed the task."""
+
+
+def _partial(name: str, *columns: Any, where: str) -> Index:
+    return Index(name, *columns, postgresql_where=text(where), sqlite_where=text(where))
 
 
 class Task(Timestamps, Base):
@@ -47,10 +64,10 @@ class Task(Timestamps, Base):
     selected_instance_id: Mapped[str | None] = mapped_column(Text())
     router_version: Mapped[str | None] = mapped_column(Text())
     attempts: Mapped[int] = mapped_column(Int64())
-    """Times the task was claimed, 0 before the first."""
+    """Times it was claimed since it was made or tried anew, those not counted that were given back."""
     max_attempts: Mapped[int] = mapped_column(Int64())
     run_after: Mapped[dt.datetime | None] = mapped_column(UTCDateTime())
-    """Not claimed before this instant; NULL for at once."""
+    """Not claimed before this instant; NULL for at once. A try that failed moves it into the future."""
     claimed_by: Mapped[str | None] = mapped_column(Text())
     lease_until: Mapped[dt.datetime | None] = mapped_column(UTCDateTime())
     """The claim lapses at this instant; NULL while nobody holds it."""
@@ -83,6 +100,12 @@ class Task(Timestamps, Base):
         Index("ix_tasks_project_id_created_at_task_id", "project_id", "created_at", "task_id"),
         Index("ix_tasks_agent_id_created_at_task_id", "agent_id", "created_at", "task_id"),
         Index("ix_tasks_metadata", "metadata", postgresql_using="gin").ddl_if(dialect="postgresql"),
+        # The most urgent first, then the oldest: the order in which tasks are claimed.
+        _partial("ix_tasks_at_once", text("priority DESC"), "created_at", "task_id", where=AT_ONCE),
+        _partial("ix_tasks_type_at_once", "task_type", text("priority DESC"), "created_at", "task_id", where=AT_ONCE),
+        _partial("ix_tasks_delayed", "run_after", where=DELAYED),
+        _partial("ix_tasks_due", text("priority DESC"), "created_at", "task_id", "run_after", where=DELAYED),
+        _partial("ix_tasks_leased", "lease_until", where=LEASED),
     )
 
 

@@ -18,8 +18,10 @@ from agentos_store.operation import F, reads, reads_together, repeatable, walks,
 from agentos_store.page import DEFAULT_LIMIT, Listing, Page, at_least, below, contains, equals
 from agentos_store.tasks.links import TaskLinks
 from agentos_store.tasks.models import Task, TaskAudit, TaskAuditHead
+from agentos_store.tasks.queue import TaskQueue
 from agentos_store.tasks.transition import EVENT_TYPE, GET, Step, take
 from agentos_store.types import Text
+from agentos_store.types.utc_datetime import EARLIEST, LATEST
 from agentos_store.unset import UNSET, Unset, given
 
 _TASKS = Task.table()
@@ -70,7 +72,7 @@ class AgentTaskStats:
     """Seconds, of those that completed; None while there are none."""
 
 
-class TaskRepository(TaskLinks[F]):
+class TaskRepository(TaskLinks[F], TaskQueue[F]):
     """Tasks: units of work, from the wish to the result."""
 
     name = "tasks"
@@ -208,6 +210,8 @@ class TaskRepository(TaskLinks[F]):
         session_id: str | None = None,
         project_id: str | None = None,
         agent_id: str | None = None,
+        created_after: dt.datetime | None = None,
+        created_before: dt.datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> int:
         """Return how many tasks pass the filters."""
@@ -217,6 +221,8 @@ class TaskRepository(TaskLinks[F]):
             "session_id": session_id,
             "project_id": project_id,
             "agent_id": agent_id,
+            "created_after": created_after,
+            "created_before": created_before,
             "metadata": plain_json(metadata),
         }
         return _LISTING.count(session, filters)
@@ -362,11 +368,26 @@ class TaskRepository(TaskLinks[F]):
         return [_step_of(audit) for audit in rows]
 
     @reads_together
-    def agent_stats(self, session: Session, agent_id: str) -> AgentTaskStats:
-        """Return totals by status, the success rate and the mean duration of an agent's tasks."""
+    def agent_stats(
+        self,
+        session: Session,
+        agent_id: str,
+        *,
+        created_after: dt.datetime | None = None,
+        created_before: dt.datetime | None = None,
+    ) -> AgentTaskStats:
+        """Return totals by status, the success rate and the mean duration of an agent's tasks.
+
+        Of all of them, or of those created in a time; ``created_after`` is inclusive and ``created_before`` is not.
+        """
+        binds = {
+            "agent_id": agent_id,
+            "created_after": EARLIEST if created_after is None else created_after,
+            "created_before": LATEST if created_before is None else created_before,
+        }
         by_status: dict[str, int] = {}
         mean = None
-        for status, count, seconds in session.all(_AGENT_STATS, {"agent_id": agent_id}):
+        for status, count, seconds in session.all(_AGENT_STATS, binds):
             by_status[status] = count
             mean = seconds if status == "completed" else mean
         done, failed = by_status.get("completed", 0), by_status.get("failed", 0)
@@ -428,7 +449,11 @@ _HISTORY: Statement[TaskAudit] = Statement(
 )
 _AGENT_STATS: Statement[Any] = Statement(
     select(_TASKS.c.status, func.count(), func.avg(_TASKS.c.duration))
-    .where(_TASKS.c.agent_id == bindparam("agent_id", type_=_TASKS.c.agent_id.type))
+    .where(
+        _TASKS.c.agent_id == bindparam("agent_id", type_=_TASKS.c.agent_id.type),
+        _TASKS.c.created_at >= bindparam("created_after", type_=_TASKS.c.created_at.type),
+        _TASKS.c.created_at < bindparam("created_before", type_=_TASKS.c.created_at.type),
+    )
     .group_by(_TASKS.c.status)
 )
 _CHANGES: dict[tuple[frozenset[str], bool], Statement[Task]] = {}

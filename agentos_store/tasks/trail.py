@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sqlalchemy import CTE, Insert, Select, String, bindparam, func, insert, literal, select
+from sqlalchemy import CTE, Insert, Select, String, bindparam, func, insert, literal, literal_column, select
 from sqlalchemy.dialects import postgresql
 
 from agentos_store.engine.session import Session
@@ -217,22 +217,25 @@ _MOVE_HEAD = _move_head()
 
 def hash_sql(previous: Any, content: Any) -> Any:
     """Return the SQL of ``chained``, for a database that has SHA-256."""
-    joined = func.convert_to(previous.op("||")(content), literal("UTF8", String()))
-    return func.encode(func.sha256(joined), literal("hex", String()))
+    joined = func.convert_to(previous.op("||")(content), literal_column("'UTF8'", String()))
+    return func.encode(func.sha256(joined), literal_column("'hex'", String()))
 
 
-def moved_head(tasks: Select[Any], content: Any) -> CTE:
+_GENESIS: Any = literal_column(f"repeat('0', {len(GENESIS)})", Text())
+
+
+def moved_head(tasks: Select[Any], content: Any, again: Any = None, *, name: str = "head") -> CTE:
     """Return the part of a statement that moves the heads of the selected tasks and tells where they stood.
 
     The hash is computed where the head's row is locked: from a value that was read before, two writers would go on
-    from the same entry.
+    from the same entry. Where each task has a content of its own, ``again`` is the one that belongs to the head's row.
     """
-    text = Text()
+    again = content if again is None else again
     beginning = tasks.add_columns(
-        literal(1, HEADS.c.length.type),
-        hash_sql(literal(GENESIS, text), content),
-        literal(GENESIS, text),
-        literal(0, HEADS.c.pruned_to.type),
+        literal_column("1", HEADS.c.length.type),
+        hash_sql(_GENESIS, content),
+        _GENESIS,
+        literal_column("0", HEADS.c.pruned_to.type),
     )
     statement = postgresql.insert(HEADS).from_select(
         ["task_id", "length", "head_hash", "head_prev_hash", "pruned_to"], beginning, include_defaults=False
@@ -241,19 +244,23 @@ def moved_head(tasks: Select[Any], content: Any) -> CTE:
         statement.on_conflict_do_update(
             index_elements=[HEADS.c.task_id],
             set_={
-                "length": HEADS.c.length + 1,
+                "length": HEADS.c.length + literal_column("1", HEADS.c.length.type),
                 "head_prev_hash": HEADS.c.head_hash,
-                "head_hash": hash_sql(HEADS.c.head_hash, content),
+                "head_hash": hash_sql(HEADS.c.head_hash, again),
             },
         )
-        .returning(HEADS.c.head_hash, HEADS.c.head_prev_hash)
-        .cte("head")
+        .returning(HEADS.c.task_id, HEADS.c.head_hash, HEADS.c.head_prev_hash)
+        .cte(name)
     )
 
 
-def added_entry(fields: Mapping[str, Any], head: CTE, *also_from: Any) -> Insert:
-    """Return the INSERT of an entry with these fields, chained to where the head stood."""
+def added_entry(fields: Mapping[str, Any], head: CTE, *also_from: Any, where: Any = None) -> Insert:
+    """Return the INSERT of an entry with these fields, chained to where the head stood.
+
+    Where there are several heads, the condition finds to each what belongs to it.
+    """
     source = select(*fields.values(), head.c.head_prev_hash, head.c.head_hash).select_from(head, *also_from)
+    source = source if where is None else source.where(where)
     return insert(AUDITS).from_select([*fields, "prev_hash", "row_hash"], source, include_defaults=False)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Float, bindparam, case, cast, extract, func, null, or_, select, update
+from sqlalchemy import Float, and_, bindparam, case, cast, extract, func, null, or_, select, update
 from sqlalchemy import Text as PlainText
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -51,6 +53,22 @@ class Step:
         if self.to == "failed" and not self.exit_reason:
             raise InvalidValueError("exit_reason", "a task that failed needs the reason")
 
+    @property
+    def statements(self) -> Statements:
+        """The statements that take the step."""
+        return _PLAIN
+
+    def refuse(self, task: Task) -> None:
+        """Raise when the step cannot be taken from where the task is."""
+        if self.version is not None and task.version != self.version:
+            raise ConflictError("task", self.task_id, f"it is at version {task.version}, not {self.version}")
+        if task.status != self.to and task.status not in sources(self.to):
+            raise InvalidTransitionError(
+                "task", self.task_id, current=task.status, requested=self.to, allowed=TRANSITIONS[task.status]
+            )
+        if self.expected is not None and task.status != self.expected:
+            raise ConflictError("task", self.task_id, f"it is {task.status}, not {self.expected}")
+
     def origins(self) -> tuple[str, ...]:
         """Return the statuses from which the step is legal and asked for."""
         legal = sources(self.to)
@@ -58,9 +76,13 @@ class Step:
 
     def entry(self, origin: str, time: dt.datetime) -> Entry:
         """Return the audit entry of the step from this status."""
-        level = "warning" if self.to in {"failed", "blocked"} else "info"
         payload = self.payload(origin)
-        return Entry(task_id=self.task_id, event_type=EVENT_TYPE, level=level, payload=payload, created_at=time)
+        return Entry(task_id=self.task_id, event_type=EVENT_TYPE, level=self.level, payload=payload, created_at=time)
+
+    @property
+    def level(self) -> str:
+        """How much the step is worth a look."""
+        return "warning" if self.to in {"failed", "blocked"} else "info"
 
     def payload(self, origin: str) -> dict[str, Any]:
         """Return what the audit entry of the step from this status says."""
@@ -95,49 +117,56 @@ _CHECKS: tuple[tuple[str, Any], ...] = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """A kind of step, in SQL."""
+
+    move: Statement[Task]
+    """Changes the task, where all writers stand in one queue."""
+    take: Statement[Task]
+    """Changes the task and adds the entry, where a statement can do both."""
+
+
 def take(session: Session, step: Step) -> Task:
     """Take the step and return the task as it is then; the status that it has already is no step and leaves no audit.
 
     Of two callers that race for different steps one comes first; the other's is judged by what it finds then.
     """
     time = session.now()
-    if session.repeated:
-        # The time was drawn for this call alone, so an entry that has it tells that the step was taken. The task may
-        # have gone on since, to where the step would be legal once more.
-        taken = session.first(_TAKEN, {"task_id": step.task_id, "at": time, "event_type": EVENT_TYPE})
-        task = None if taken is None else session.first(GET, {"task_id": step.task_id})
-        if task is not None:
-            return task
+    return taken_before(session, step.task_id, time) or take_at(session, step, time)
+
+
+def taken_before(session: Session, task_id: str, time: dt.datetime) -> Task | None:
+    """Return the task when an earlier try of this very call has taken its step."""
+    if not session.repeated:
+        return None
+    # The time was drawn for this call alone, so an entry that has it tells that the step was taken. The task may
+    # have gone on since, to where the step would be legal once more.
+    taken = session.first(_TAKEN, {"task_id": task_id, "at": time, "event_type": EVENT_TYPE})
+    return None if taken is None else session.first(GET, {"task_id": task_id})
+
+
+def take_at(session: Session, step: Step, time: dt.datetime) -> Task:
+    """Take the step at this time."""
     while True:
-        moved = _take_in_one(session, step, time) if session.capabilities.data_modifying_cte else None
+        moved = take_in_one(session, step, time) if session.capabilities.data_modifying_cte else None
         if moved is not None:
             return moved
         task = session.first(GET, {"task_id": step.task_id})
         if task is None:
             raise NotFoundError("task", step.task_id)
-        _refuse(step, task)
+        step.refuse(task)
         if task.status == step.to:
             return task
         if not session.capabilities.data_modifying_cte:
-            changed = session.first(_MOVE, {**step.values(time), "origin": task.status})
+            changed = session.first(step.statements.move, {**step.values(time), "origin": task.status})
             assert changed is not None, "nobody else can write while the queue is ours"
             append(session, step.entry(task.status, time))
             return changed
         # The task was changed between the two statements, to a status from which the step is legal: try again.
 
 
-def _refuse(step: Step, task: Task) -> None:
-    if step.version is not None and task.version != step.version:
-        raise ConflictError("task", step.task_id, f"it is at version {task.version}, not {step.version}")
-    if task.status != step.to and task.status not in sources(step.to):
-        raise InvalidTransitionError(
-            "task", step.task_id, current=task.status, requested=step.to, allowed=TRANSITIONS[task.status]
-        )
-    if step.expected is not None and task.status != step.expected:
-        raise ConflictError("task", step.task_id, f"it is {task.status}, not {step.expected}")
-
-
-def _take_in_one(session: Session, step: Step, time: dt.datetime) -> Task | None:
+def take_in_one(session: Session, step: Step, time: dt.datetime) -> Task | None:
     """Take the step in one round trip: the entry is prepared for each status that the task may be found in."""
     origins = step.origins()
     if not origins:
@@ -151,10 +180,10 @@ def _take_in_one(session: Session, step: Step, time: dt.datetime) -> Task | None
         "payloads": [entry.payload_text for entry in entries],
         "contents": [entry.digest() for entry in entries],
     }
-    return session.first(_TAKE, values)
+    return session.first(step.statements.take, values)
 
 
-def _assignments(duration: Any) -> dict[str, Any]:
+def assignments(duration: Any) -> dict[str, Any]:
     """Return what a step sets, in terms of the values that it is given and of the row as it was."""
     columns = TASKS.c
     to, at = bindparam("to", type_=columns.status.type), bindparam("at", type_=columns.updated_at.type)
@@ -177,6 +206,12 @@ def _assignments(duration: Any) -> dict[str, Any]:
         "duration": case(
             (ended, func.coalesce(bindparam("given_duration", type_=columns.duration.type), duration)), else_=null()
         ),
+        # A task that waits has a try left: all of them after a failure, one more when somebody lets it go on.
+        "attempts": case(
+            (and_(to == "pending", columns.status == "failed"), 0),
+            (and_(to == "pending", columns.attempts >= columns.max_attempts), columns.max_attempts - 1),
+            else_=columns.attempts,
+        ),
         # Whoever had claimed the task loses it with every step but the one into running.
         "claimed_by": case((to == "running", columns.claimed_by), else_=null()),
         "lease_until": case((to == "running", columns.lease_until), else_=null()),
@@ -188,21 +223,24 @@ def _wanted() -> list[Any]:
     return [TASKS.c.task_id == _KEY, func.coalesce(version, TASKS.c.version) == TASKS.c.version]
 
 
-def _move() -> Statement[Task]:
-    """The step where all writers stand in one queue: the status has just been read and cannot have changed."""
+def moving(where: Sequence[Any] = (), values: Mapping[str, Any] = MappingProxyType({})) -> Statement[Task]:
+    """Return a step where all writers stand in one queue: the status has just been read and cannot have changed.
+
+    ``where`` and ``values`` are what a kind of step asks and sets besides.
+    """
     at = bindparam("at", type_=TASKS.c.updated_at.type)
     elapsed = func.agentos_seconds_between(TASKS.c.started_at, at)
     statement = (
         update(TASKS)
-        .where(*_wanted(), TASKS.c.status == bindparam("origin", type_=TASKS.c.status.type))
-        .values(_assignments(elapsed))
+        .where(*_wanted(), TASKS.c.status == bindparam("origin", type_=TASKS.c.status.type), *where)
+        .values({**assignments(elapsed), **values})
         .returning(*TASKS.c)
     )
     return Statement(statement, returns=Task)
 
 
-def _take() -> Statement[Task]:
-    """The whole step in one statement, for databases where a statement can change several tables."""
+def taking(where: Sequence[Any] = (), values: Mapping[str, Any] = MappingProxyType({})) -> Statement[Task]:
+    """Return the whole step in one statement, for databases where a statement can change several tables."""
     texts = ARRAY(PlainText())
     origins, payloads, contents = (bindparam(name, type_=texts) for name in ("origins", "payloads", "contents"))
     unnested = func.unnest(origins, payloads, contents)
@@ -211,8 +249,8 @@ def _take() -> Statement[Task]:
     elapsed = cast(extract("epoch", at - TASKS.c.started_at), Float(53))
     moved = (
         update(TASKS)
-        .where(*_wanted(), TASKS.c.status == candidate.c.origin)
-        .values(_assignments(elapsed))
+        .where(*_wanted(), TASKS.c.status == candidate.c.origin, *where)
+        .values({**assignments(elapsed), **values})
         .returning(*TASKS.c, candidate.c.payload.label("audit_payload"), candidate.c.content.label("audit_content"))
         .cte("moved")
     )
@@ -231,8 +269,7 @@ def _take() -> Statement[Task]:
     return Statement(select(*(moved.c[column.name] for column in TASKS.c)).add_cte(entry), returns=Task, writes=True)
 
 
-_MOVE = _move()
-_TAKE = _take()
+_PLAIN = Statements(moving(), taking())
 _TAKEN: Statement[Any] = Statement(
     select(AUDITS.c.audit_id).where(
         AUDITS.c.task_id == _KEY,

@@ -10,18 +10,12 @@ import datetime as dt
 import itertools
 import json
 import os
-import random
-import sqlite3
-import struct
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-START: Final = dt.datetime(2026, 1, 10, 8, 0, tzinfo=dt.UTC)
-
-_CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+from agentos_store.testing.registry_knowledge import KnowledgeRows
+from agentos_store.testing.registry_rows import naive, spaced
 
 _TITLES: Final = (
     "修复登录失败",
@@ -63,99 +57,6 @@ _REASON: Final = json.dumps({"findings": [{"category": "RISK_RUNTIME"}]})
 
 _SHARED_COMMIT: Final = "b91d607700e59390d88a141e20f5be89732c6405"
 
-_BOTH: Final = """
-schema_version: version TEXT, applied_at TIMESTAMP
-projects: id TEXT, path TEXT, added_at TIMESTAMP, name TEXT, description TEXT, status TEXT, tags TEXT,
-  default_repo_id TEXT, default_workdir TEXT, settings TEXT, created_at TIMESTAMP, updated_at TIMESTAMP,
-  created_by TEXT
-tasks: task_id TEXT, session_id TEXT, title TEXT, status TEXT, created_at TIMESTAMP, updated_at TIMESTAMP,
-  created_by TEXT, metadata TEXT, route_plan_json TEXT, requirements_json TEXT, selected_instance_id TEXT,
-  router_version TEXT
-task_audits: audit_id INTEGER, task_id TEXT, repo_id TEXT, level TEXT, event_type TEXT, payload TEXT,
-  created_at TIMESTAMP, decision_id TEXT, source_event_ts TEXT, supervisor_processed_at TEXT, verdict_id TEXT
-task_dependency: dependency_id INTEGER, task_id TEXT, depends_on_task_id TEXT, dependency_type TEXT,
-  reason TEXT, created_at TIMESTAMP, created_by TEXT, metadata TEXT
-task_artifact_ref: artifact_id INTEGER, task_id TEXT, repo_id TEXT, ref_type TEXT, ref_value TEXT, summary TEXT,
-  created_at TIMESTAMP, metadata TEXT
-task_repo_scope: scope_id INTEGER, task_id TEXT, repo_id TEXT, scope TEXT, path_filters TEXT,
-  created_at TIMESTAMP, metadata TEXT
-memory_items: id TEXT, scope TEXT, type TEXT, content TEXT, tags TEXT, sources TEXT, created_at TIMESTAMP,
-  updated_at TIMESTAMP, confidence REAL, project_id TEXT, last_used_at TIMESTAMP, use_count INTEGER,
-  retention_type TEXT, expires_at TIMESTAMP, auto_cleanup INTEGER
-webui_sessions: session_id TEXT, user_id TEXT, created_at TEXT, updated_at TEXT, metadata TEXT
-webui_messages: message_id TEXT, session_id TEXT, role TEXT, content TEXT, created_at TEXT, metadata TEXT
-"""
-_AGENTOS: Final = """
-project_repos: repo_id TEXT, project_id TEXT, name TEXT, remote_url TEXT, default_branch TEXT,
-  workspace_relpath TEXT, role TEXT, is_writable INTEGER, auth_profile TEXT, created_at TIMESTAMP,
-  updated_at TIMESTAMP, metadata TEXT
-task_sessions: session_id TEXT, channel TEXT, metadata TEXT, created_at TIMESTAMP, last_activity TIMESTAMP
-chat_sessions: session_id TEXT, title TEXT, task_id TEXT, created_at TIMESTAMP, updated_at TIMESTAMP,
-  metadata TEXT
-chat_messages: message_id TEXT, session_id TEXT, role TEXT, content TEXT, created_at TIMESTAMP, metadata TEXT
-task_lineage: id INTEGER, task_id TEXT, kind TEXT, ref_id TEXT, phase TEXT, created_at TIMESTAMP, metadata TEXT
-guardian_assignments: assignment_id TEXT, task_id TEXT, guardian_code TEXT, created_at TIMESTAMP,
-  reason_json TEXT, status TEXT
-guardian_verdicts: verdict_id TEXT, assignment_id TEXT, task_id TEXT, guardian_code TEXT, status TEXT,
-  created_at TIMESTAMP, verdict_json TEXT
-supervisor_inbox: event_id TEXT, task_id TEXT, event_type TEXT, source TEXT, payload TEXT,
-  received_at TIMESTAMP, processed_at TIMESTAMP, status TEXT, error_message TEXT, retry_count INTEGER
-kb_sources: source_id TEXT, repo_id TEXT, path TEXT, file_hash TEXT, mtime INTEGER, doc_type TEXT,
-  language TEXT, tags TEXT, created_at TEXT, updated_at TEXT
-kb_chunks: chunk_id TEXT, source_id TEXT, heading TEXT, start_line INTEGER, end_line INTEGER, content TEXT,
-  content_hash TEXT, token_count INTEGER, created_at TEXT
-kb_embeddings: chunk_id TEXT, model TEXT, dims INTEGER, vector BLOB, content_hash TEXT, built_at INTEGER
-runs: id INTEGER, project_id TEXT, type TEXT, status TEXT, started_at TIMESTAMP, completed_at TIMESTAMP,
-  error TEXT, lease_until TIMESTAMP
-patches: id INTEGER, patch_id TEXT, run_id INTEGER, step_id INTEGER, intent TEXT, files TEXT, diff_hash TEXT,
-  created_at TIMESTAMP
-snippets: id TEXT, title TEXT, language TEXT, code TEXT, tags_json TEXT, source_type TEXT,
-  source_session_id TEXT, source_message_id TEXT, source_model TEXT, created_at INTEGER, updated_at INTEGER
-"""
-_DOCUMENT: Final = """
-project_repos: id INTEGER, project_id TEXT, repo_id TEXT, repo_path TEXT, added_at TIMESTAMP
-task_lineage: lineage_id INTEGER, task_id TEXT, kind TEXT, ref_id TEXT, phase TEXT, created_at TIMESTAMP,
-  metadata TEXT
-guardian_verdicts: id TEXT, task_id TEXT, triggered_by TEXT, policy_json TEXT, decision TEXT, reasons_json TEXT,
-  created_at TEXT
-supervisor_inbox: id TEXT, task_id TEXT, event_type TEXT, event_ts TEXT, payload_json TEXT, status TEXT,
-  processed_at TEXT, created_at TEXT
-kb_sources: source_id TEXT, project_id TEXT, source_type TEXT, source_path TEXT, indexed_at TEXT, metadata TEXT
-kb_chunks: chunk_id TEXT, source_id TEXT, content TEXT, chunk_index INTEGER, metadata TEXT, created_at TEXT
-kb_embeddings: chunk_id TEXT, embedding BLOB, model_name TEXT, created_at TEXT
-"""
-
-
-DOMAINS: Final = (
-    "projects",
-    "repos",
-    "users",
-    "sessions",
-    "messages",
-    "tasks",
-    "lineage",
-    "audits",
-    "dependencies",
-    "scopes",
-    "artifacts",
-    "verdicts",
-    "inbox",
-)
-"""The domains that the importer reads, in its order."""
-
-
-@dataclass
-class Expected:
-    """What an import of one domain is to find."""
-
-    rows: int = 0
-    imported: int = 0
-    repaired: int = 0
-    """Of the imported ones."""
-    set_aside: int = 0
-    merged: int = 0
-    """Rows that went into another row's record."""
-
 
 def make_registry(
     path: str | os.PathLike[str],
@@ -184,6 +85,7 @@ def make_registry(
             made.task(number)
         made.governance()
         made.knowledge()
+        made.rest()
         if flaws:
             made.flaws()
         made.connection.execute("COMMIT")
@@ -192,53 +94,8 @@ def make_registry(
         made.connection.close()
 
 
-class _Maker:
-    """Writes the rows and keeps count of what is to become of them."""
-
-    def __init__(self, path: Path, *, shape: str, seed: int) -> None:
-        if path.exists():
-            raise FileExistsError(path)
-        self.connection = sqlite3.connect(path, isolation_level=None)
-        self.agentos = shape == "agentos"
-        self.random = random.Random(seed)
-        self.columns: dict[str, list[str]] = {}
-        self.counts: Counter[str] = Counter()
-        self.expected = {name: Expected() for name in DOMAINS}
-        self.inbox_counts: Counter[str] = Counter()
-        self.unused_assignments = 0
-        self.flaw_list: list[str] = []
-        self.task_ids: list[str] = []
-        self.users: set[str] = set()
-        self.clock = START
-
-    # -- tools
-
-    def later(self, minutes: float = 1.0) -> dt.datetime:
-        self.clock += dt.timedelta(minutes=minutes, microseconds=self.random.randrange(1_000_000))
-        return self.clock
-
-    def ulid(self) -> str:
-        milliseconds = int(self.clock.timestamp() * 1000)
-        head = "".join(_CROCKFORD[milliseconds >> shift & 31] for shift in range(45, -1, -5))
-        return head + "".join(self.random.choice(_CROCKFORD) for _ in range(16))
-
-    def hex(self, digits: int) -> str:
-        return f"{self.random.getrandbits(digits * 4):0{digits}x}"
-
-    def insert(self, table: str, **values: object) -> int:
-        """Insert a row; columns that this shape does not have are left out."""
-        known = {column: value for column, value in values.items() if column in self.columns[table]}
-        names, marks = ", ".join(f'"{column}"' for column in known), ", ".join("?" * len(known))
-        done = self.connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(known.values()))
-        self.counts[table] += 1
-        return done.lastrowid or 0
-
-    def expect(self, domain: str, outcome: Literal["imported", "repaired", "set_aside", "merged"] = "imported") -> None:
-        numbers = self.expected[domain]
-        numbers.rows += 1
-        if outcome == "repaired":
-            numbers.imported += 1
-        setattr(numbers, outcome, getattr(numbers, outcome) + 1)
+class _Maker(KnowledgeRows):
+    """A believable registry, and what goes wrong in real ones."""
 
     def manifest(self) -> dict[str, Any]:
         return {
@@ -254,24 +111,13 @@ class _Maker:
 
     # -- a believable registry
 
-    def create_tables(self) -> None:
-        # A line that is indented goes on with the table of the line before it.
-        text = (_BOTH + (_AGENTOS if self.agentos else _DOCUMENT)).replace(",\n  ", ", ")
-        for line in text.split("\n"):
-            if line:
-                table, _, columns = line.partition(": ")
-                self.columns[table] = [column.split()[0] for column in columns.split(", ")]
-                listed = ", ".join('"{}" {}'.format(*column.split()) for column in columns.split(", "))
-                self.connection.execute(f'CREATE TABLE "{table}" ({listed}, primary key ({self.columns[table][0]}))')
-                self.counts[table] = 0
-
     def schema_versions(self) -> None:
         for number in range(1, 26):
             self.insert("schema_version", version=f"0.{number}.0", applied_at=f"2026-01-10 08:00:{number:02}")
 
     def projects(self) -> None:
         for project_id, name, status, tags in _PROJECTS:
-            now = _spaced(self.later())
+            now = spaced(self.later())
             self.insert(
                 "projects",
                 id=project_id,
@@ -320,7 +166,7 @@ class _Maker:
                 self.expect("messages")
         if self.agentos:
             for number in range(2):
-                session_id, now = self.ulid(), _spaced(self.later())
+                session_id, now = self.ulid(), spaced(self.later())
                 self.insert(
                     "chat_sessions",
                     session_id=session_id,
@@ -344,8 +190,8 @@ class _Maker:
             "webui_sessions",
             session_id=session_id,
             user_id=user,
-            created_at=created_at or _naive(now),
-            updated_at=_naive(now + dt.timedelta(minutes=40)),
+            created_at=created_at or naive(now),
+            updated_at=naive(now + dt.timedelta(minutes=40)),
             metadata=metadata,
         )
         return session_id
@@ -356,7 +202,7 @@ class _Maker:
             "message_id": self.ulid(),
             "role": "assistant" if turn % 2 else "user",
             "content": "SQLite for dev, PostgreSQL for prod." if turn % 2 else "请总结数据库架构",
-            "created_at": _naive(now) if table == "webui_messages" else _spaced(now),
+            "created_at": naive(now) if table == "webui_messages" else spaced(now),
             "metadata": "{}",
             **values,
         }
@@ -385,7 +231,7 @@ class _Maker:
             session_id=self.task_session(task_id) if number % 4 else None,
             metadata=None if status == "draft" else json.dumps(metadata),
             # One in five is from before AgentOS wrote ISO times.
-            created_at=_spaced(began) if number % 5 == 4 else began.isoformat(),
+            created_at=spaced(began) if number % 5 == 4 else began.isoformat(),
             route_plan_json=json.dumps({"selected": "llamacpp:qwen2.5", "reasons": ["优先本地"]}) if routed else None,
             requirements_json=json.dumps({"needs": ["coding"], "min_ctx": 8192}) if routed else None,
             selected_instance_id="llamacpp:qwen2.5" if routed else None,
@@ -512,7 +358,7 @@ class _Maker:
             ref_type=ref_type,
             ref_value=ref_value,
             summary=summary,
-            created_at=_naive(self.later(0.02)),
+            created_at=naive(self.later(0.02)),
             metadata=json.dumps({"author": "李雷", "files_changed": 2}),
         )
         self.expect("artifacts")
@@ -524,7 +370,7 @@ class _Maker:
             repo_id=repo_id,
             scope=scope,
             path_filters=filters,
-            created_at=_naive(self.later(0.1)),
+            created_at=naive(self.later(0.1)),
             metadata='{"auto_generated": true}',
         )
 
@@ -535,7 +381,7 @@ class _Maker:
             depends_on_task_id=on,
             dependency_type=kind,
             reason="使用前一任务的产物",
-            created_at=_naive(self.later(0.02)),
+            created_at=naive(self.later(0.02)),
             created_by="auto_detect",
             metadata='{"rule": "artifact_ref"}',
         )
@@ -584,79 +430,13 @@ class _Maker:
         self.insert("guardian_verdicts", verdict_id=key, id=key, task_id=task_id, **given)
         return key
 
-    def knowledge(self) -> None:
-        for number, heading in enumerate(("数据库迁移指南", "Runbook: database is locked")):
-            source, now = f"src_{self.hex(16)}", self.later()
-            self.insert(
-                "kb_sources",
-                source_id=source,
-                repo_id="6bb675691d24",
-                project_id="kb-service",
-                path=f"docs/{number:02}.md",
-                source_type="file",
-                source_path=f"docs/{number:02}.md",
-                file_hash=self.hex(64),
-                mtime=int(now.timestamp()),
-                doc_type="guide",
-                language="markdown",
-                tags="['架构', 'api']",
-                created_at=now.isoformat(),
-                updated_at=now.isoformat(),
-                indexed_at=now.isoformat(),
-            )
-            for part in range(3):
-                self.chunk(source, f"{heading} {part + 1}", part)
-            self.insert(
-                "memory_items",
-                id=f"mem-{self.hex(12)}",
-                scope="project",
-                type="convention",
-                content=json.dumps({"summary": heading}),
-                tags=json.dumps(["数据库"]),
-                sources=json.dumps([]),
-                created_at=now.isoformat(),
-                updated_at=_spaced(now),
-                confidence=0.5,
-                project_id="kb-service",
-                use_count=number,
-                retention_type="project",
-                auto_cleanup=1,
-            )
+    def rest(self) -> None:
         if self.agentos:
             self.insert(
                 "runs", project_id="web-shop", type="scan", status="SUCCEEDED", started_at="2026-01-10 09:00:00"
             )
             self.insert("patches", patch_id="patch-0", run_id=1, intent="修复", files='["src/0.py"]')
             self.insert("snippets", id="snip-1", title="打开数据库", language="python", code="conn = connect()")
-
-    def chunk(self, source: str, heading: str, part: int, *, stale: bool = False) -> None:
-        chunk_id, digest, now = f"chunk_{self.hex(16)}", self.hex(64), self.later(0.1)
-        self.insert(
-            "kb_chunks",
-            chunk_id=chunk_id,
-            source_id=source,
-            heading=heading,
-            start_line=part * 20 + 1,
-            end_line=part * 20 + 20,
-            chunk_index=part,
-            content=f"## {heading}\n\n系统在开发环境使用 SQLite，在生产环境使用 PostgreSQL。",
-            content_hash=digest,
-            token_count=42,
-            created_at=now.isoformat(),
-        )
-        vector = struct.pack("<8f", *(self.random.uniform(-1, 1) for _ in range(8)))
-        self.insert(
-            "kb_embeddings",
-            chunk_id=chunk_id,
-            model="all-MiniLM-L6-v2",
-            model_name="all-MiniLM-L6-v2",
-            dims=8,
-            vector=vector,
-            embedding=vector,
-            content_hash=self.hex(64) if stale else digest,
-            built_at=int(now.timestamp()),
-            created_at=now.isoformat(),
-        )
 
     # -- what goes wrong in real ones
 
@@ -666,20 +446,15 @@ class _Maker:
         self.flawed_messages()
         self.flawed_tasks()
         self.flawed_trails()
-        self.flawed_rest()
+        self.flawed_knowledge()
+        self.flawed_memories()
         if len(self.task_ids) > 2:
             self.flawed_links()
             self.flawed_governance()
 
-    def flaw(
-        self, what: str, domain: str, outcome: Literal["imported", "repaired", "set_aside", "merged"] = "repaired"
-    ) -> None:
-        self.flaw_list.append(what)
-        self.expect(domain, outcome)
-
     def flawed_projects(self) -> None:
         def project(project_id: str, **values: object) -> None:
-            now = _spaced(self.later())
+            now = spaced(self.later())
             given = {
                 "name": project_id,
                 "status": "active",
@@ -801,29 +576,13 @@ class _Maker:
             repo_id=level,
             level="repo_commit",
             event_type=payload,
-            payload=_naive(self.later()),
+            payload=naive(self.later()),
             created_at=decision,
             verdict_id="web-shop_frontend",
         )
 
-    def flawed_rest(self) -> None:
-        self.chunk("src_gone", "Lost", 0)
-        self.flaw_list.append("a chunk's source is gone")
-        source = str(self.connection.execute("SELECT source_id FROM kb_sources ORDER BY rowid").fetchone()[0])
-        self.chunk(source, "Changed since", 3, stale=True)
-        if self.agentos:
-            self.flaw_list.append("an embedding is of an older text")
-            if len(self.task_ids) > 1:
-                self.depends(self.task_ids[1], self.task_ids[0], "suggests")
-                self.flaw_list.append("a dependency has two types")
-                # The pair's first row takes the other one along.
-                merged = self.expected["dependencies"]
-                merged.imported -= 1
-                merged.merged += 1
-                merged.repaired += 1
-
     def flawed_links(self) -> None:
-        first, _, third = self.task_ids[:3]
+        first, second, third = self.task_ids[:3]
 
         def depends(what: str, task_id: str, on: str, kind: str = "blocks", *, aside: bool = True) -> None:
             self.depends(task_id, on, kind)
@@ -833,6 +592,14 @@ class _Maker:
             numbers.repaired += not aside
             self.flaw_list.append(what)
 
+        if self.agentos:
+            self.depends(second, first, "suggests")
+            self.flaw_list.append("a dependency has two types")
+            # The pair's first row takes the other one along.
+            merged = self.expected["dependencies"]
+            merged.imported -= 1
+            merged.merged += 1
+            merged.repaired += 1
         depends("a task depends on itself", first, first)
         depends("a dependency closes a circle", first, third)
         depends("a dependency's task is gone", "01MISSINGTASK0000000000000", first)
@@ -893,11 +660,3 @@ class _Maker:
         event("a processed event tells no time", "processed", processed_at=None)
         self.event("event_gone", gone, "pending", self.later())
         self.flaw("an event's task is gone", "inbox", "set_aside")
-
-
-def _spaced(moment: dt.datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _naive(moment: dt.datetime) -> str:
-    return moment.replace(tzinfo=None).isoformat()

@@ -9,6 +9,7 @@ from agentos_store.types.boolean import Boolean
 from agentos_store.types.choice import Choice
 from agentos_store.types.error_text import ErrorText
 from agentos_store.types.exact_json import ExactJSON, ExactText, dumps_exact, loads_exact, quick_text
+from agentos_store.types.float32_vector import Float32Vector
 from agentos_store.types.float64 import Float64
 from agentos_store.types.gate import Gate
 from agentos_store.types.identifier import Identifier
@@ -17,7 +18,7 @@ from agentos_store.types.json_containment import json_contains
 from agentos_store.types.json_value import JSONValue
 from agentos_store.types.money import Money
 from agentos_store.types.text import Text
-from agentos_store.types.ulid import new_ulid
+from agentos_store.types.ulid import new_ulid, new_ulids
 from agentos_store.types.utc_datetime import UTCDateTime, from_text, now, to_text
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ErrorText",
     "ExactJSON",
     "ExactText",
+    "Float32Vector",
     "Float64",
     "Gate",
     "Identifier",
@@ -39,6 +41,7 @@ __all__ = [
     "json_contains",
     "loads_exact",
     "new_ulid",
+    "new_ulids",
     "now",
     "quick_text",
     "to_text",

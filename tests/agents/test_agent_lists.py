@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentos_store import Store
-from agentos_store.agents.prefix import behind
+from agentos_store.engine.prefix import behind
 from agentos_store.errors import InvalidValueError
 from tests.agents.world import START, world_of
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
@@ -267,6 +267,10 @@ class Counted:
     def execute_many(self, prepared: Prepared[Any], values: Sequence[list[object]]) -> int:
         self.count += 1
         return int(self.inner.execute_many(prepared, values))
+
+    def copy(self, table: str, columns: Sequence[str], chunks: Iterable[str]) -> int:
+        self.count += 1
+        return int(self.inner.copy(table, columns, chunks))
 
 
 class Counter(Repository[Blocking]):

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from agentos_store import Store
 from agentos_store.testing.chapter14 import KINDS, make_agent_store
+from agentos_store.testing.registries import make_registry
 
 Run = Callable[..., Any]
 
@@ -44,6 +46,18 @@ def test_an_agent_store_of_chapter_14_comes_in_and_a_second_time_changes_nothing
     assert shown.code == 0
     assert "Chapter 14" in shown.out
     assert "set aside" in shown.out
+
+
+def test_knowledge_of_a_registry_belongs_to_the_project_that_is_given(cli: Run, url: str, tmp_path: Path) -> None:
+    path = tmp_path / "source.sqlite"
+    make_registry(path, tasks=1, flaws=False)
+    importing = ("--url", url, "import", "agentos", path, "--knowledge-project")
+    cli(*importing, "nowhere").assert_refused(3, "nowhere")
+    counts = cli(*importing, "infra", "--json").json["counts"]
+    kinds = ("memory", "sources", "chunks", "embeddings")
+    assert {kind: counts[kind]["imported"] for kind in kinds} == dict(zip(kinds, (2, 2, 6, 6), strict=True))
+    with Store.open(url) as store:
+        assert store.kb.count_sources(project_id="infra") == 2
 
 
 def test_keep_status_lets_tasks_of_chapter_14_wait(cli: Run, sqlite_url: str, agent_store: Path) -> None:

@@ -15,7 +15,15 @@ from agentos_store import Settings, Store
 PROCESSES = multiprocessing.get_context("forkserver")
 """Processes are forked from one that has imported everything and opened nothing, so they start in no time."""
 PROCESSES.set_forkserver_preload(
-    ["agentos_store.engine.sqlite.backend", "agentos_store.settings", "agentos_store.store.blocking"]
+    # Each child would import what runs the tests, and what most of them use, for itself.
+    [
+        "pytest",
+        "agentos_store.engine.postgresql.backend",
+        "agentos_store.engine.sqlite.backend",
+        "agentos_store.importers.agentos.load",
+        "agentos_store.settings",
+        "agentos_store.worker",
+    ]
 )
 
 

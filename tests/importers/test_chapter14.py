@@ -6,10 +6,7 @@ import datetime as dt
 import json
 import random
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -33,23 +30,11 @@ from agentos_store.importers.report import ImportReport
 from agentos_store.models import metadata
 from agentos_store.operation import Blocking, F, Repository, reads_together, writes
 from agentos_store.testing.chapter14 import KINDS, Manifest, make_agent_store, save_message
+from tests.importers.killing import kill_at
 
 TABLES = ("users", "sessions", "messages", "tasks", "tool_call_records")
 
 Rows = list[dict[str, Any]]
-
-KILLED = """
-import os, signal, sys
-from agentos_store import Store
-from agentos_store.importers.chapter14.load import import_agent_store
-
-def progress(kind, done, total):
-    if kind == sys.argv[3]:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-with Store.open(sys.argv[1]) as store:
-    import_agent_store(store, sys.argv[2], progress=progress)
-"""
 
 
 class Dump(Repository[F]):
@@ -303,8 +288,7 @@ def test_both_databases_get_equal_rows(
 def test_a_killed_run_is_repeated_and_ends_as_if_nothing_had_happened(
     url: str, kind: str, clean: Path, other_store: Store
 ) -> None:
-    killed = subprocess.run([sys.executable, "-c", KILLED, url, str(clean), kind], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    kill_at(import_agent_store, url, clean, kind)
     with Store.open(url) as store:
         import_agent_store(other_store, clean)
         assert dump(store) != dump(other_store)

@@ -99,7 +99,7 @@ def test_any_value_anywhere_is_stored_or_told(store: Store, base: Path, name: st
         write(file, variant)
         report = import_store(store, base)
         for counts in report.counts.values():
-            assert counts.read == counts.imported + counts.repeated + counts.set_aside
+            assert counts.read == counts.imported + counts.repeated + counts.set_aside + counts.merged
 
 
 def test_bytes_that_are_changed_anywhere_break_nothing(base: Path) -> None:

@@ -15,7 +15,8 @@ import pytest
 from agentos_store import Store
 from agentos_store.errors import StoreError
 from agentos_store.importers.agentos.load import import_registry
-from agentos_store.testing.registries import DOMAINS, make_registry
+from agentos_store.testing.registries import make_registry
+from agentos_store.testing.registry_rows import DOMAINS
 
 Made = tuple[Path, dict[str, Any]]
 

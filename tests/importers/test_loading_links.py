@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,25 +11,14 @@ import pytest
 from agentos_store import Store
 from agentos_store.importers.agentos.load import import_registry
 from agentos_store.importers.report import ImportReport
-from agentos_store.testing.registries import DOMAINS, make_registry
+from agentos_store.testing.registries import make_registry
+from agentos_store.testing.registry_rows import DOMAINS
+from tests.importers.killing import kill_at
 
 Made = tuple[Path, dict[str, Any]]
 Small = Callable[..., Path]
 
-KINDS = DOMAINS[8:]
-
-KILLED = """
-import os, signal, sys
-from agentos_store import Store
-from agentos_store.importers.agentos.load import import_registry
-
-def progress(kind, done, total):
-    if kind == sys.argv[3]:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-with Store.open(sys.argv[1]) as store:
-    import_registry(store, sys.argv[2], progress=progress)
-"""
+KINDS = DOMAINS[8:13]
 
 
 def contents(store: Store) -> dict[str, list[dict[str, Any]]]:
@@ -85,8 +71,7 @@ def test_a_killed_run_is_repeated_and_ends_as_if_nothing_had_happened(
 ) -> None:
     path = tmp_path / "source.sqlite"
     make_registry(path)
-    killed = subprocess.run([sys.executable, "-c", KILLED, url, str(path), kind], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    kill_at(import_registry, url, path, kind)
     quiet = tmp_path / "quiet.sqlite"
     quiet.write_bytes(sqlite_template.read_bytes())
     with Store.open(url) as store, Store.open(f"sqlite:///{quiet}") as undisturbed:

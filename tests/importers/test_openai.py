@@ -5,9 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -29,6 +26,7 @@ from agentos_store.importers.openai.records import LostTranscript, Transcript
 from agentos_store.importers.report import ImportReport
 from agentos_store.models import metadata
 from agentos_store.operation import Blocking, F, Repository, reads_together
+from tests.importers.killing import kill_at
 
 TAU = Path(__file__).parents[2].parent / "shared" / "data" / "tau-bench" / "gpt-4o-airline.json.gz"
 
@@ -43,19 +41,6 @@ TURNS: Rows = [
     {"role": "tool", "tool_call_id": "call_1", "name": "search", "content": "晴"},
     {"role": "assistant", "content": "晴天。"},
 ]
-
-KILLED = """
-import os, signal, sys
-from agentos_store import Store
-from agentos_store.importers.openai.load import import_transcripts
-
-def progress(kind, done, total):
-    if done == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-with Store.open(sys.argv[1]) as store:
-    import_transcripts(store, sys.argv[2], progress=progress)
-"""
 
 
 class Dump(Repository[F]):
@@ -473,8 +458,7 @@ def test_both_databases_get_equal_rows(target: Store, write: Write, postgres_dat
 def test_a_killed_run_is_repeated_and_leaves_no_half_of_a_transcript(url: str, write: Write, target: Store) -> None:
     records = [{"messages": TURNS, "n": n, "reward": n} for n in range(6)]
     path = write("\n".join(map(json.dumps, records)))
-    killed = subprocess.run([sys.executable, "-c", KILLED, url, str(path)], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    kill_at(import_transcripts, url, path, done=3)
     with Store.open(url) as store:
         assert [len(rows) for rows in dump(store).values()] == [3, 15, 3, 3]
         report = import_transcripts(store, path)

@@ -85,7 +85,7 @@ def test_an_assignment_that_no_verdict_took_along_is_counted_as_left(small: Smal
         ("INSERT INTO guardian_assignments (assignment_id, task_id) VALUES ('waiting', 'x')", ()),
     )
     with open_registry(path) as registry:
-        assert registry.not_yet().no_place["guardian_assignments"] == 1
+        assert registry.no_place()["guardian_assignments"] == 1
         left = [
             row.values["assignment_id"]
             for row in registry.rest()

@@ -14,7 +14,8 @@ import pytest
 from agentos_store.importers.agentos.projects import NAME_LENGTH
 from agentos_store.importers.agentos.registry import Registry, open_registry
 from agentos_store.importers.problems import Problem
-from agentos_store.testing.registries import DOMAINS, make_registry
+from agentos_store.testing.registries import make_registry
+from agentos_store.testing.registry_rows import DOMAINS
 
 T = TypeVar("T")
 Small = Callable[..., Path]

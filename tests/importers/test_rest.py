@@ -30,8 +30,8 @@ def test_every_row_that_is_counted_as_left_is_written(store: Store, made: Made, 
     rest = tmp_path / "rest.jsonl"
     report = import_registry(store, path, export_rest=rest)
     written = lines(rest)
-    assert Counter(line["table"] for line in written) == {**report.not_yet, **report.no_place} == report.exported
-    assert set(written[0]) == {"table", "row"}
+    assert Counter(line["table"] for line in written) == report.no_place == report.exported
+    assert all(set(line) == {"table", "row"} for line in written)
     assert stat.S_IMODE(rest.stat().st_mode) == 0o600
     assert list(tmp_path.glob(".rest*")) == []
 
@@ -47,8 +47,7 @@ def test_bytes_and_broken_text_come_back_as_they_were(store: Store, small: Small
     assert base64.b64decode(row["a"]["base64"]) == b"\x00\xff"
     assert base64.b64decode(row["b"]["base64"]) == b"caf\xe9"
     assert (row["c"], row["d"], row["e"]) == ({"float": "inf"}, 2**63 - 1, "文\n\x00")
-    vectors = [line["row"]["vector"] for line in lines(rest) if line["table"] == "kb_embeddings"]
-    assert {len(base64.b64decode(vector["base64"])) for vector in vectors} == {32}
+    assert not {"memory_items", "kb_sources", "kb_chunks", "kb_embeddings"} & {line["table"] for line in lines(rest)}
 
 
 def test_a_file_that_is_there_is_refused_before_anything_is_imported(

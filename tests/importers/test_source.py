@@ -209,26 +209,23 @@ def test_search_tables_and_their_shadows_are_left_out(small: Small) -> None:
         ("CREATE TABLE memory_fts_notes (id INTEGER PRIMARY KEY AUTOINCREMENT)", ()),
     )
     with open_registry(path) as registry:
-        counted = registry.not_yet()
-    names = set(counted.no_place) | set(counted.later)
+        names = set(registry.no_place())
     assert {name for name in names if "fts" in name or name.startswith("sqlite_")} == {"memory_fts_notes"}
 
 
 def test_what_is_not_read_is_counted(tmp_path: Path) -> None:
     manifest = make_registry(tmp_path / "registry.sqlite")
     with open_registry(tmp_path / "registry.sqlite") as registry:
-        counted = registry.not_yet()
+        counted = registry.no_place()
         raw = list(registry.raw("snippets"))
         with pytest.raises(NotFoundError):
             registry.raw("no such table")
-    assert counted.no_place == {
+    assert counted == {
         "guardian_assignments": manifest["unused_assignments"],
         "patches": 1,
         "runs": 1,
         "snippets": 1,
     }
-    assert counted.later == {name: manifest["row_counts"][name] for name in counted.later}
-    assert {"kb_sources", "memory_items", "kb_chunks"} <= set(counted.later)
     assert not isinstance(raw[0], Problem)
     assert raw[0].values["title"] == "打开数据库"
 

@@ -93,9 +93,9 @@ started = time.perf_counter()
 os.waitpid(forked(lambda: migrate("first")), 0)
 duration = time.perf_counter() - started
 codes, killed = [], 0
-for number in range(20):
+for number in range(10):
     pid = forked(lambda: migrate(number))
-    time.sleep(duration * (number + random.random()) / 20)
+    time.sleep(duration * (number + random.random()) / 10)
     os.kill(pid, signal.SIGKILL)
     killed += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
     codes.append(os.waitstatus_to_exitcode(os.waitpid(forked(lambda: recover(number)), 0)[1]))
@@ -134,8 +134,8 @@ def test_after_a_kill_at_any_moment_the_next_start_finishes(empty_target: Target
     found = run(KILLED, empty_target.url.render_as_string(hide_password=False))
     assert set(found["codes"]) <= {0, 1}
     # Of those that were killed, most had committed nothing yet.
-    assert found["killed"] >= 5
-    assert found["codes"].count(1) >= 5
+    assert found["killed"] >= 3
+    assert found["codes"].count(1) >= 3
 
 
 # A process that dies in the moment in which it switches a new file to the log leaves a journal that is still hot.

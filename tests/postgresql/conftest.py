@@ -56,6 +56,7 @@ class Proxy:
         self._listener.listen(64)
         self._lock = threading.Lock()
         self._cut_on: bytes | None = None
+        self._delivers = True
         self._open: set[socket.socket] = set()
         self.cuts = 0
         self.url = ""
@@ -64,7 +65,12 @@ class Proxy:
     def cut_answer_to(self, text: bytes) -> None:
         """Deliver the next message that holds the text, wait for the answer, and cut the connection instead of it."""
         with self._lock:
-            self._cut_on = text
+            self._cut_on, self._delivers = text, True
+
+    def cut_before(self, text: bytes) -> None:
+        """Cut the connection instead of delivering the next message that holds the text."""
+        with self._lock:
+            self._cut_on, self._delivers = text, False
 
     def close(self) -> None:
         """Cut everything."""
@@ -107,6 +113,8 @@ class Proxy:
                         if self._cut_on is not None and self._cut_on in data:
                             self._cut_on = None
                             self.cuts += 1
+                            if not self._delivers:
+                                break
                             doomed.set()
                 elif doomed.is_set():
                     # The server has answered, so the work is done; nobody hears of it.

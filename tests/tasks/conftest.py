@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -44,3 +45,16 @@ def tamper(raw: Run, url: str) -> Run:
     else:
         raw("ALTER TABLE task_audits DISABLE TRIGGER USER")
     return raw
+
+
+@pytest.fixture
+def lapse(raw: Run, url: str) -> Callable[[], None]:
+    """Let the leases of all who hold a task lapse, as if the time had passed."""
+    past: Any = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    if url.startswith("sqlite"):
+        past = "2026-01-01T00:00:00.000000Z"
+
+    def work() -> None:
+        raw("UPDATE tasks SET lease_until = ? WHERE lease_until IS NOT NULL", past)
+
+    return work

@@ -256,6 +256,11 @@ def test_statistics_of_an_agent_count_by_status(store: Store, url: str) -> None:
     assert stats.by_status == {"completed": 2, "failed": 1, "created": 1}
     assert stats.success_rate == pytest.approx(2 / 3)
     assert stats.mean_duration == 2.0
+    start, later = task.created_at, task.created_at + dt.timedelta(days=1)
+    assert store.tasks.agent_stats("agent-1", created_after=start).by_status == {"failed": 1, "created": 1}
+    assert store.tasks.agent_stats("agent-1", created_before=start).by_status == {"completed": 2}
+    assert store.tasks.agent_stats("agent-1", created_after=later).mean_duration is None
+    assert store.tasks.count(agent_id="agent-1", created_after=start, created_before=later) == 2
 
 
 def test_an_operation_that_fails_leaves_the_transaction_usable(store: Store) -> None:

@@ -18,6 +18,7 @@ from agentos_store.engine.fork import register
 from agentos_store.engine.postgresql.connect import DIALECT, connector, prepare
 from agentos_store.engine.postgresql.connection import PostgreSQLConnection
 from agentos_store.engine.postgresql.faults import translate_connect
+from agentos_store.engine.postgresql.listening import PostgreSQLBell
 from agentos_store.engine.postgresql.transaction import PostgreSQLTransaction
 from agentos_store.engine.retry import OnRetry, RetryPolicy
 from agentos_store.engine.session import Call, Session
@@ -55,6 +56,7 @@ class PostgreSQLBackend:
         self._statements: dict[Statement[Any], Prepared[Any]] = {}
         self.policy = RetryPolicy.of(settings, on_retry)
         self._own_pool: Pool | None = self._new_pool() if engine is None else None
+        self.bell = self._new_bell()
         try:
             self.capabilities = self._ask_capabilities()
         except BaseException:
@@ -89,6 +91,19 @@ class PostgreSQLBackend:
             dialect=DIALECT,
         )
 
+    def _new_bell(self) -> PostgreSQLBell:
+        # Who listens has a connection of its own, which no pooled work waits for.
+        return PostgreSQLBell(self.schema, connector(self.url, self._settings), self._notify)
+
+    def _notify(self, channel: str, payload: str) -> None:
+        lent = self._borrow()
+        try:
+            lent.cursor.execute("SELECT pg_notify(%s, %s)", (channel, payload), prepare=False)
+        except psycopg.Error as error:
+            raise lent.meaning(error) from None
+        finally:
+            lent.give_back()
+
     def _ask_capabilities(self) -> Capabilities:
         with self.raw_connection() as cursor:
             row = cursor.execute(
@@ -107,7 +122,10 @@ class PostgreSQLBackend:
             notify=True,
             advisory_locks=True,
             row_locks=True,
+            ordered_commits=False,
+            copy=True,
             full_text_table=False,
+            partitions=True,
             vector_index=vector,
         )
 
@@ -138,7 +156,10 @@ class PostgreSQLBackend:
                 raise
 
         with self._door:
-            return self.policy.run(what, attempt, repeatable=repeatable)
+            result = self.policy.run(what, attempt, repeatable=repeatable)
+        if call.announced:
+            self.bell.ring()
+        return result
 
     def _run_bare(self, body: Callable[[Session], Any], call: Call, *, read_only: bool) -> Any:
         connection = self._borrow()
@@ -171,7 +192,7 @@ class PostgreSQLBackend:
         except BaseException:
             door.__exit__()
             raise
-        return PostgreSQLTransaction(connection, door, read_only=read_only)
+        return PostgreSQLTransaction(connection, door, self.bell, read_only=read_only)
 
     def _begin(self, *, read_only: bool) -> PostgreSQLConnection:
         connection = self._borrow()
@@ -271,6 +292,7 @@ class PostgreSQLBackend:
     def close(self) -> None:
         """Let running operations end, then close the connections, unless the engine belongs to somebody else."""
         self._door.shut(self._settings.lock_timeout)
+        self.bell.close()
         key = self.url.render_as_string(hide_password=False), self.schema
         if _open.get(key) is self:
             del _open[key]
@@ -287,10 +309,12 @@ class PostgreSQLBackend:
         elif self._own_pool is not None:
             _inherited.append(self._own_pool)
             self._own_pool = self._new_pool()
+        _inherited.append((self.bell, self.bell.abandon()))
+        self.bell = self._new_bell()
         self._door = Door()
 
 
-_inherited: list[Pool] = []
+_inherited: list[object] = []
 _open: WeakValueDictionary[tuple[str, str], PostgreSQLBackend] = WeakValueDictionary()
 
 

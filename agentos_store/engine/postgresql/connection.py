@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -13,6 +13,7 @@ from agentos_store.engine.capabilities import Capabilities
 from agentos_store.engine.postgresql.connect import cursor_of
 from agentos_store.engine.postgresql.faults import is_disconnect, translate
 from agentos_store.engine.statement import Prepared, Statement
+from agentos_store.engine.version import quote_name
 from agentos_store.errors import StoreError
 
 if TYPE_CHECKING:
@@ -72,6 +73,19 @@ class PostgreSQLConnection:
         """Execute once for each list of values, without waiting for each answer."""
         try:
             self.cursor.executemany(prepared.text, values)
+        except psycopg.Error as error:
+            raise self.meaning(error) from None
+        return self.cursor.rowcount
+
+    def copy(self, table: str, columns: Sequence[str], chunks: Iterable[str]) -> int:
+        """Stream rows in, in COPY's text format; an empty field is NULL."""
+        names = ", ".join(map(quote_name, columns))
+        where = f"{quote_name(self._backend.schema)}.{quote_name(table)}"
+        text = f"COPY {where} ({names}) FROM STDIN WITH (NULL '')"
+        try:
+            with self.cursor.copy(text.encode()) as stream:
+                for chunk in chunks:
+                    stream.write(chunk)
         except psycopg.Error as error:
             raise self.meaning(error) from None
         return self.cursor.rowcount

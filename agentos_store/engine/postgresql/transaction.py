@@ -7,6 +7,7 @@ from typing import Any
 
 from psycopg.pq import TransactionStatus
 
+from agentos_store.engine.bell import Bell
 from agentos_store.engine.door import Door
 from agentos_store.engine.postgresql.connection import PostgreSQLConnection
 from agentos_store.engine.session import Call, Session
@@ -17,22 +18,27 @@ from agentos_store.operation import Access, run_body
 class PostgreSQLTransaction:
     """An explicit transaction on one connection."""
 
-    def __init__(self, connection: PostgreSQLConnection, door: Door, *, read_only: bool) -> None:
+    def __init__(self, connection: PostgreSQLConnection, door: Door, bell: Bell, *, read_only: bool) -> None:
         self._connection = connection
         self._door = door
+        self._bell = bell
+        self._announced = False
         self._read_only = read_only
         self._savepoint = False
 
     def run(self, access: Access, body: Callable[[Session], Any]) -> Any:
         """Run a body; one that writes gets a savepoint, so that its failure leaves the transaction usable."""
         connection = self._connection
-        session = Session(connection, Call(), read_only=self._read_only)
+        call = Call()
+        session = Session(connection, call, read_only=self._read_only)
         try:
-            return self._run(access, body, session)
+            result = self._run(access, body, session)
         except TransientError as error:
             # Whatever happened to the connection, the COMMIT was not sent.
             error.outcome_unknown = False
             raise
+        self._announced = self._announced or call.announced
+        return result
 
     def _run(self, access: Access, body: Callable[[Session], Any], session: Session) -> Any:
         connection = self._connection
@@ -63,3 +69,5 @@ class PostgreSQLTransaction:
                 self._connection.give_back()
             finally:
                 self._door.__exit__()
+        if commit and self._announced:
+            self._bell.ring()

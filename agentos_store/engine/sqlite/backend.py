@@ -20,7 +20,7 @@ from sqlalchemy.pool import QueuePool
 
 from agentos_store.engine.door import Door
 from agentos_store.engine.fork import register
-from agentos_store.engine.retry import RetryPolicy
+from agentos_store.engine.retry import OnRetry, RetryPolicy
 from agentos_store.engine.session import Call, Session
 from agentos_store.engine.sqlite.connect import (
     connect_reader,
@@ -33,8 +33,9 @@ from agentos_store.engine.sqlite.connection import CAPABILITIES, DIALECT, SQLite
 from agentos_store.engine.sqlite.faults import translate
 from agentos_store.engine.sqlite.queue import WriteQueue, Writer
 from agentos_store.engine.sqlite.transaction import SQLiteSnapshot, SQLiteTransaction
+from agentos_store.engine.sqlite.watching import SQLiteBell
 from agentos_store.engine.version import read_revision_sqlite
-from agentos_store.errors import LockTimeoutError, UnavailableError, UsageError
+from agentos_store.errors import LockTimeoutError, StoreError, UnavailableError, UsageError
 from agentos_store.operation import Access, run_body
 
 PATIENCE_OF_FORKS = 1.0
@@ -51,7 +52,8 @@ class SQLiteBackend:
         self.path = path
         self.durability = settings.durability
         self._settings = settings
-        self.policy = RetryPolicy.of(settings)
+        self.policy = RetryPolicy.of(settings, self._tell)
+        self._told: list[OnRetry] = []
         self._temporary = temporary
         self._references = 1
         self._closed = False
@@ -64,6 +66,8 @@ class SQLiteBackend:
         self._turnstile = open_turnstile(self.path)
         self.queue = WriteQueue(self._turnstile, self._connect_writer, timeout=settings.lock_timeout)
         self._connections: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
+        self._watched: sqlite3.Connection | None = None
+        self.bell = SQLiteBell(self._data_version)
         # A reader that is not pooled would be closed after each use; closing and opening cost more than a small read.
         self._readers = QueuePool(
             self._connect_reader,
@@ -90,26 +94,31 @@ class SQLiteBackend:
     def run(self, access: Access, what: str, body: Callable[[Session], Any], *, repeatable: bool) -> Any:
         """Run a body: a read on a connection of its own, a write in its turn.
 
-        Nothing is tried again: a writer waits in the queue for as long as the limit allows, and no connection can be
-        lost, so ``repeatable`` makes no difference.
+        It is tried again only when a stranger held the file for longer than the busy timeout. Nothing was stored then,
+        and no connection can be lost, so ``repeatable`` makes no difference.
         """
         del repeatable
+        call = Call()
         with self._door:
-            if access is Access.READ:
-                with self._reader() as raw:
-                    return run_body(
-                        body, Session(SQLiteConnection(raw, self._settings.max_payload), Call(), read_only=True)
-                    )
-            if access is Access.SNAPSHOT:
-                with self._snapshot() as session:
-                    return run_body(body, session)
-            return self.queue.run(what, lambda session: run_body(body, session), Call())
+            result = self.policy.run(what, lambda _: self._run(access, what, body, call))
+        if call.announced:
+            self.bell.ring()
+        return result
+
+    def _run(self, access: Access, what: str, body: Callable[[Session], Any], call: Call) -> Any:
+        if access is Access.READ:
+            with self._reader() as raw:
+                return run_body(body, Session(SQLiteConnection(raw, self._settings.max_payload), call, read_only=True))
+        if access is Access.SNAPSHOT:
+            with self._snapshot() as session:
+                return run_body(body, session)
+        return self.queue.run(what, lambda session: run_body(body, session), call)
 
     def begin(self, *, read_only: bool) -> SQLiteTransaction | SQLiteSnapshot:
         """Begin an explicit transaction; a writing one takes its place in the queue."""
         if read_only:
             return SQLiteSnapshot(self._snapshot(), self._door)
-        transaction = SQLiteTransaction(self.queue, self._door)
+        transaction = SQLiteTransaction(self.queue, self._door, self.bell)
         try:
             transaction.begin()
         except BaseException:
@@ -151,6 +160,17 @@ class SQLiteBackend:
         finally:
             borrowed.close()
 
+    def _data_version(self) -> object:
+        """Return what is another value after each commit of another connection: only one connection can compare."""
+        with self._door:
+            try:
+                raw = self._watched
+                if raw is None:
+                    raw = self._watched = self._connect_reader()
+                return raw, raw.execute("PRAGMA data_version").fetchone()[0]
+            except sqlite3.Error as error:
+                raise translate(error) from None
+
     def revision(self) -> str | None:
         """Return the revision in the file."""
         with self.raw_connection() as raw:
@@ -184,6 +204,15 @@ class SQLiteBackend:
         """Count one more user."""
         self._references += 1
 
+    def tell_of_retries(self, on_retry: OnRetry | None) -> None:
+        """Tell it of each further try until the file is closed: also of those of the other stores that share it."""
+        if on_retry is not None:
+            self._told.append(on_retry)
+
+    def _tell(self, error: StoreError, attempt: int, wait: float) -> None:
+        for each in tuple(self._told):
+            each(error, attempt, wait)
+
     def close(self) -> None:
         """Close when the last user has closed; only whoever holds the queue does, for closing checkpoints.
 
@@ -200,6 +229,7 @@ class SQLiteBackend:
             except BaseException:
                 self._door.reopen()
                 raise
+            self.bell.close()
             self._references = 0
             self._closed = True
             _open.pop(self.path, None)
@@ -210,6 +240,9 @@ class SQLiteBackend:
     def _close_connections(self, timeout: float) -> None:
         def work(writer: Writer | None) -> None:
             self._readers.dispose()
+            watched, self._watched = self._watched, None
+            if watched is not None:
+                watched.close()
             if writer is not None:
                 self.queue.writer = None
                 writer.raw.close()
@@ -242,7 +275,8 @@ class SQLiteBackend:
             for raw in self._connections:
                 raw.close()
         # A thread of the parent was inside one of them, so that closing it here could wait for that thread for ever.
-        _inherited.append((self.queue, self._readers, self._connections))
+        inherited = self._connections, self._watched, self.bell, self.bell.abandon()
+        _inherited.append((self.queue, self._readers, *inherited))
         self._set_up()
 
 
@@ -256,7 +290,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
 
 
-def open_sqlite(path: Path | None, settings: Any) -> SQLiteBackend:
+def open_sqlite(path: Path | None, settings: Any, on_retry: OnRetry | None = None) -> SQLiteBackend:
     """Open the file, or share it when this process has it open: there is one queue of writers for a file.
 
     Without a path the database lives in a temporary directory that is removed when the store is closed.
@@ -274,8 +308,10 @@ def open_sqlite(path: Path | None, settings: Any) -> SQLiteBackend:
             if found.durability != settings.durability:
                 raise UsageError(f"this process has {path} open with durability={found.durability}")
             found.acquire()
+            found.tell_of_retries(on_retry)
             return found
         backend = SQLiteBackend(path, settings, temporary=temporary)
+        backend.tell_of_retries(on_retry)
         _open[path] = backend
         return backend
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
@@ -23,7 +23,10 @@ CAPABILITIES = Capabilities(
     notify=False,
     advisory_locks=False,
     row_locks=False,
+    ordered_commits=True,
+    copy=False,
     full_text_table=True,
+    partitions=False,
     vector_index=False,
 )
 
@@ -66,6 +69,10 @@ class SQLiteConnection:
         except sqlite3.Error as error:
             raise translate(error) from None
         return rows, count
+
+    def copy(self, table: str, columns: Sequence[str], chunks: Iterable[str]) -> int:
+        """Refuse: there is no such thing."""
+        raise NotImplementedError
 
     def execute_many(self, prepared: Prepared[Any], values: Sequence[list[object]]) -> int:
         """Execute once for each list of values."""

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from agentos_store.engine.bell import Bell
 from agentos_store.engine.door import Door
 from agentos_store.engine.session import Call, Session
 from agentos_store.engine.sqlite.connection import SQLiteConnection
@@ -23,9 +24,11 @@ class SQLiteTransaction:
     _ended = True
     """False from its begin to its end."""
 
-    def __init__(self, queue: WriteQueue, door: Door) -> None:
+    def __init__(self, queue: WriteQueue, door: Door, bell: Bell) -> None:
         self._queue = queue
         self._door = door
+        self._bell = bell
+        self._announced = False
         self._job = Job(f"a transaction of thread {threading.current_thread().name}", None, Call())
         self._connection: SQLiteConnection | None = None
 
@@ -57,14 +60,16 @@ class SQLiteTransaction:
         raw = connection.raw
         try:
             raw.execute("SAVEPOINT operation")
+            call = Call()
             try:
-                result = run_body(body, Session(connection, Call()))
+                result = run_body(body, Session(connection, call))
             except BaseException:
                 if raw.in_transaction:
                     raw.execute("ROLLBACK TO operation")
                     raw.execute("RELEASE operation")
                 raise
             raw.execute("RELEASE operation")
+            self._announced = self._announced or call.announced
         except sqlite3.Error as error:
             raise translate(error) from None
         return result
@@ -83,6 +88,8 @@ class SQLiteTransaction:
             if not self._queue.is_held_by(self._job):
                 self._ended = True
                 self._door.__exit__()
+        if commit and self._announced:
+            self._bell.ring()
 
     def __del__(self) -> None:
         # It was lost between its begin and the block that would have ended it, by an interrupt or with its event loop.

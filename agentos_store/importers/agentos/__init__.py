@@ -1,1 +1,1 @@
-"""The importer of AgentOS registries: ``registry`` reads one, and knows nothing of the store it is read for."""
+"""The importer of AgentOS registries: ``registry`` reads one, and knows of the store its words and hashes alone."""

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from sqlalchemy import literal
 
 from agentos_store.engine.session import Session
-from agentos_store.engine.statement import Statement, insert_into
 from agentos_store.engine.violations import IntegrityViolation
 from agentos_store.errors import AlreadyExistsError, ConflictError, InvalidValueError
-from agentos_store.housekeeping.models import ImportLedgerEntry
+from agentos_store.importers.agentos.ledger import SOURCE, enter, entered
 from agentos_store.importers.agentos.records import AuditRecord
 from agentos_store.importers.report import Note
 from agentos_store.importers.writing import Outcome, asking, stored
@@ -19,14 +15,14 @@ from agentos_store.tasks.models import Task
 from agentos_store.tasks.trail import AUDITS, Entry, append_many
 from agentos_store.types import Gate
 
-SOURCE = "agentos"
+KIND = "audit"
 
 
 def write_audits(session: Session, records: Sequence[AuditRecord]) -> Outcome:
     """Append audits to their tasks' chains, in their order, but for those that the ledger has."""
     outcome = Outcome()
     tasks = stored(session, TASKS_THERE, [record.task_id for record in records])
-    ledger = stored(session, _LEDGER, [_ledger_key(record) for record in records])
+    known = entered(session, KIND, [_ledger_key(record) for record in records])
     decided = stored(session, _DECISIONS, [record.decision_id for record in records])
     fresh: dict[str, list[tuple[AuditRecord, Entry]]] = {}
     for position, record in enumerate(records):
@@ -36,9 +32,9 @@ def write_audits(session: Session, records: Sequence[AuditRecord]) -> Outcome:
         except InvalidValueError as error:
             why = str(error)
         else:
-            known = ledger.get(_ledger_key(record))
-            if known is not None:
-                if known.rpartition(" ")[2] != entry.digest():
+            there = known.get(_ledger_key(record))
+            if there is not None:
+                if there[1] != entry.digest():
                     why = "another entry came in under this number; the store keeps that one"
             elif record.task_id not in tasks:
                 why = "its task was set aside"
@@ -59,22 +55,13 @@ def write_audits(session: Session, records: Sequence[AuditRecord]) -> Outcome:
 
 def _append(session: Session, chains: Sequence[Sequence[tuple[AuditRecord, Entry]]]) -> int:
     """Add the entries of each task to its chain, enter them into the ledger, and return how many there were."""
-    time = session.now()
-    came_in: list[dict[str, Any]] = []
+    became: dict[str, tuple[str, str]] = {}
     for pairs in chains:
         added = append_many(session, [entry for _, entry in pairs])
-        came_in += (
-            {
-                "source": SOURCE,
-                "kind": "audit",
-                "source_key": _ledger_key(record),
-                "our_key": f"{audit.audit_id} {entry.digest()}",
-                "imported_at": time,
-            }
-            for (record, entry), audit in zip(pairs, added, strict=True)
-        )
-    session.execute_many(_ENTER, came_in)
-    return len(came_in)
+        for (record, entry), audit in zip(pairs, added, strict=True):
+            became[_ledger_key(record)] = str(audit.audit_id), entry.digest()
+    enter(session, KIND, became)
+    return len(became)
 
 
 def _entry(record: AuditRecord) -> Entry:
@@ -105,13 +92,5 @@ def _ledger_key(record: AuditRecord) -> str:
 
 
 _TASKS = Task.table()
-_ENTRIES = ImportLedgerEntry.table()
 TASKS_THERE = asking(_TASKS.c.task_id, _TASKS.c.task_id)
 _DECISIONS = asking(AUDITS.c.decision_id, AUDITS.c.audit_id)
-_LEDGER = asking(
-    _ENTRIES.c.source_key,
-    _ENTRIES.c.our_key,
-    _ENTRIES.c.source == literal(SOURCE, _ENTRIES.c.source.type),
-    _ENTRIES.c.kind == literal("audit", _ENTRIES.c.kind.type),
-)
-_ENTER: Statement[Any] = Statement(insert_into(ImportLedgerEntry))

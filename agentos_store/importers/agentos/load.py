@@ -1,7 +1,7 @@
 """Bringing a registry into a store: in batches, each one transaction, so that a run that is killed can be repeated.
 
-Rows with a key of their own are passed over when the store has them. Audits have none that survives, so the ledger
-remembers which of them came in.
+Rows with a key of their own are passed over when the store has them. Audits have none that survives, and memories and
+sources may go into others or be deleted here, so the ledger remembers which of them came in.
 """
 
 from __future__ import annotations
@@ -28,19 +28,31 @@ def import_registry(
     keep_status: bool = False,
     progress: Progress | None = None,
     export_rest: str | os.PathLike[str] | None = None,
+    knowledge_project: str | None = None,
 ) -> ImportReport:
-    """Import projects, users, sessions with their messages, and tasks with all that belongs to them.
+    """Import projects, users, sessions with messages, tasks with all that belongs to them, memories and knowledge.
 
     The file is only read. Each row arrives, repaired where it has to be, or is set aside with its reason. What the
-    store has already stays as it is there, so a second run changes nothing, and a run that was killed is repeated.
+    store has already stays as it is there, so a second run changes nothing, and a run that was killed is repeated; only
+    a memory that the store has already, in the same place and of the same type, learns from the registry's, once.
+
     With ``keep_status`` tasks that waited or ran arrive pending and running, else paused, so that no worker picks up
-    old work by surprise. With ``export_rest`` the rows that the store has no place for, or none yet, are written to
-    that new file as JSON lines. Raises what ``open_registry`` raises, AlreadyExistsError when that file is there, and
-    ConflictError when the registry was written to or imported by somebody else meanwhile.
+    old work by surprise. With ``export_rest`` the rows that the store has no place for are written to that new file as
+    JSON lines. AgentOS's sources of knowledge name a repository by a piece of a hash; those for which no project is
+    found belong to ``knowledge_project``, or to none.
+
+    Raises what ``open_registry`` raises, AlreadyExistsError when that file is there, NotFoundError for a project that
+    neither side has, and ConflictError when the registry was written to or imported by somebody else meanwhile.
     """
     with open_registry(path) as registry:
         return load_registry(
-            store, registry, str(path), keep_status=keep_status, progress=progress, export_rest=export_rest
+            store,
+            registry,
+            str(path),
+            keep_status=keep_status,
+            progress=progress,
+            export_rest=export_rest,
+            knowledge_project=knowledge_project,
         )
 
 
@@ -52,12 +64,15 @@ def load_registry(
     keep_status: bool = False,
     progress: Progress | None = None,
     export_rest: str | os.PathLike[str] | None = None,
+    knowledge_project: str | None = None,
 ) -> ImportReport:
     """Import a registry that is open already; ``source`` is what the report calls it."""
     with ExitStack() as stack:
         # Made before anything else: that it cannot be made is better known at once.
         rest = None if export_rest is None else stack.enter_context(new_file(export_rest))
-        report = _load(store, registry, source, keep_status=keep_status, progress=progress)
+        report = _load(
+            store, registry, source, keep_status=keep_status, progress=progress, knowledge_project=knowledge_project
+        )
         if rest is not None:
             write_rest(registry, rest, report)
             _refuse_changed(registry, source)
@@ -65,8 +80,17 @@ def load_registry(
 
 
 def _load(
-    store: Store, registry: Registry, source: str, *, keep_status: bool, progress: Progress | None
+    store: Store,
+    registry: Registry,
+    source: str,
+    *,
+    keep_status: bool,
+    progress: Progress | None,
+    knowledge_project: str | None,
 ) -> ImportReport:
+    if knowledge_project is not None and not registry.has_project(knowledge_project):
+        # Before anything is written: a slip in its name is better known at once.
+        store.projects.get(knowledge_project)
     report = ImportReport(source, registry.shape.value, registry.version)
     loader = store.bind(Loader[Blocking])
     for problem in registry.problems:
@@ -87,8 +111,11 @@ def _load(
     run.load("artifacts", registry.artifacts(), loader.artifacts)
     run.load("verdicts", registry.verdicts(), loader.verdicts)
     run.load("inbox", registry.inbox(), loader.inbox)
-    left = registry.not_yet()
-    report.not_yet, report.no_place = left.later, left.no_place
+    run.load("memory", registry.memory(), loader.memory)
+    run.load("sources", registry.sources(project=knowledge_project), loader.sources)
+    run.load("chunks", registry.chunks(), loader.chunks)
+    run.load("embeddings", registry.embeddings(), loader.embeddings)
+    report.no_place = registry.no_place()
     _refuse_changed(registry, source)
     if report.imported:
         loader.remember(counted(report))

@@ -14,18 +14,25 @@ from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
 from agentos_store.errors import CycleError, InvalidValueError
 from agentos_store.governance.models import GuardianVerdict, SupervisorInboxEntry
-from agentos_store.importers.agentos.audit_chains import SOURCE, TASKS_THERE, write_audits
+from agentos_store.importers.agentos.audit_chains import TASKS_THERE, write_audits
+from agentos_store.importers.agentos.knowledge_rows import write_chunks, write_embeddings, write_sources
+from agentos_store.importers.agentos.ledger import SOURCE
+from agentos_store.importers.agentos.memory_rows import write_memories
 from agentos_store.importers.agentos.projects import NAME_LENGTH
 from agentos_store.importers.agentos.records import (
     ArtifactRecord,
     AuditRecord,
+    ChunkRecord,
     DependencyRecord,
+    EmbeddingRecord,
     InboxRecord,
     LineageRecord,
+    MemoryRecord,
     ProjectRecord,
     RepoRecord,
     ScopeRecord,
     SessionRecord,
+    SourceRecord,
     TaskRecord,
     VerdictRecord,
 )
@@ -375,6 +382,30 @@ class Loader(Repository[F]):
             for position, record in enumerate(records)
         }
         return _add_to_tasks(session, SupervisorInboxEntry, rows)
+
+    @writes
+    @repeatable
+    def memory(self, session: Session, records: Sequence[MemoryRecord]) -> Outcome:
+        """Write what agents remember; it can be found once this returns."""
+        return write_memories(session, records)
+
+    @writes
+    @repeatable
+    def sources(self, session: Session, records: Sequence[SourceRecord]) -> Outcome:
+        """Write sources of knowledge, without their chunks, which come later."""
+        return write_sources(session, records)
+
+    @writes
+    @repeatable
+    def chunks(self, session: Session, records: Sequence[ChunkRecord]) -> Outcome:
+        """Write chunks of sources; they can be found once this returns."""
+        return write_chunks(session, records)
+
+    @writes
+    @repeatable
+    def embeddings(self, session: Session, records: Sequence[EmbeddingRecord]) -> Outcome:
+        """Write what models make of chunks."""
+        return write_embeddings(self, session, records)
 
     @writes
     @repeatable

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-from typing import Final, cast
+from typing import Final
 
+from agentos_store.importers.agentos.literals import read_tags
 from agentos_store.importers.agentos.records import ProjectRecord, RepoRecord
 from agentos_store.importers.agentos.references import References, pair
-from agentos_store.importers.jsontext import parse_json
 from agentos_store.importers.problems import SetAside
 from agentos_store.importers.row import Row
 
@@ -79,37 +78,12 @@ def read_repo(row: Row, references: References, ids: str) -> RepoRecord:
         remote_url=row.text("remote_url"),
         default_branch=row.text("default_branch"),
         role=role,
-        is_writable=_is_writable(row),
+        is_writable=row.truth("is_writable", otherwise=True),
         added_at=added_at,
         updated_at=row.first_time("updated_at", added, otherwise=added_at),
         metadata=row.with_origin(metadata),
         repairs=row.repairs,
     )
-
-
-def read_tags(row: Row, column: str) -> list[str]:
-    """Return a JSON array of texts; a Python literal of one is read too, and whatever else it is becomes texts."""
-    text = row.text(column)
-    if text is None or not text.strip():
-        return []
-    value: object
-    try:
-        value, _ = parse_json(text)
-    except ValueError:
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            row.repaired(f"{column}: it is no JSON; its text became the only one")
-            return [text]
-        row.repaired(f"{column}: it was a Python literal")
-    if isinstance(value, (tuple, set, frozenset)):
-        value = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else list(value)
-    if not isinstance(value, list):
-        row.repaired(f"{column}: it is no list; it became the only one")
-        value = [] if value is None else [value]
-    if not all(isinstance(tag, str) for tag in value):
-        row.repaired(f"{column}: what was no text became one")
-    return cast("list[str]", row.plain(column, [tag if isinstance(tag, str) else repr(tag) for tag in value]))
 
 
 def _name(row: Row, references: References, names: str, project_id: str, status: str) -> str:
@@ -137,17 +111,6 @@ def _default_repo(row: Row, references: References, project_id: str) -> str | No
     row.repaired("default_repo_id: the project has no such repository, so it has no default any more")
     row.keep("default_repo_id", repo_id)
     return None
-
-
-def _is_writable(row: Row) -> bool:
-    word = row.word("is_writable")
-    if word in {"1", "true", "yes"}:
-        return True
-    if word in {"0", "false", "no"}:
-        return False
-    if row.has_column("is_writable"):
-        row.repaired(f"is_writable: {row.text('is_writable')!r} became true")
-    return True
 
 
 def _text_or(row: Row, column: str, otherwise: str) -> str:

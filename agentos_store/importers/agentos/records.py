@@ -8,8 +8,8 @@ user's own data to use that key already, it is ``"agentos_1"``, and so on. Benea
 ``status`` (the old word, case folded), ``session_id`` (of a session that is gone), ``task_id`` (the task a chat was
 about), and by its
 column's name whatever was too long, the default repository that is gone, and any text that should have been JSON. A
-verdict keeps it in ``policy_json``. Where one record was made of several links or scopes, ``"agentos_merged"`` has what
-each row said.
+verdict keeps it in ``policy_json``, a memory as the last of its ``sources``. Where one record was made of several links
+or scopes, ``"agentos_merged"`` has what each row said.
 """
 
 from __future__ import annotations
@@ -233,5 +233,94 @@ class InboxRecord:
     error_message: str | None
     processed_at: dt.datetime | None
     """Never None for a processed one."""
+    created_at: dt.datetime
+    repairs: tuple[Repair, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryRecord:
+    """Something worth remembering; no two say the same, of the same type, in the same place."""
+
+    id: str
+    scope: str
+    """task, agent, repo, project or global."""
+    scope_id: str | None
+    """The project of what holds in a project; of what holds in a task the task that is its only source of this kind.
+
+    AgentOS has no column for it.
+    """
+    type: str
+    content: JSON
+    """Exact, and not None; ``{"unparsed": text}`` for what was no JSON."""
+    tags: list[str]
+    sources: list[JSON]
+    confidence: float
+    """As of the last change."""
+    project_id: str | None
+    last_used_at: dt.datetime | None
+    use_count: int
+    retention_type: str
+    """temporary, project or permanent."""
+    expires_at: dt.datetime | None
+    auto_cleanup: bool
+    created_at: dt.datetime
+    updated_at: dt.datetime
+    also: tuple[MemoryRecord, ...] = ()
+    """What further rows say that say the same."""
+    repairs: tuple[Repair, ...] = ()
+
+    @property
+    def merged(self) -> int:
+        """Further rows of the source that went into this record."""
+        return len(self.also)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRecord:
+    """A file, directory or page that knowledge was taken from; no two of one project have one path."""
+
+    source_id: str
+    project_id: str | None
+    source_type: str
+    """file, directory or url."""
+    source_path: str
+    content_hash: str | None
+    """Of the file, as AgentOS saw it."""
+    metadata: dict[str, JSON]
+    """From AgentOS: ``doc_type``, ``language`` and ``tags``; what tells of its repository and file is beneath
+    ``"agentos"``."""
+    indexed_at: dt.datetime
+    repairs: tuple[Repair, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRecord:
+    """A piece of a source; those of one source come in their order."""
+
+    chunk_id: str
+    source_id: str
+    content: str
+    chunk_index: int
+    """0, 1, … within its source."""
+    heading: str | None
+    start_line: int | None
+    end_line: int | None
+    token_count: int | None
+    metadata: dict[str, JSON]
+    created_at: dt.datetime
+    repairs: tuple[Repair, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingRecord:
+    """What a model makes of a chunk; of one model all have as many dimensions as its first."""
+
+    chunk_id: str
+    model_name: str
+    dimensions: int
+    embedding: bytes
+    """float32, little-endian, all finite and not all zero."""
+    content_hash: str
+    """The store's of the chunk, or AgentOS's of the older text that it is of."""
     created_at: dt.datetime
     repairs: tuple[Repair, ...] = ()

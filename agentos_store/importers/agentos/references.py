@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import hashlib
+import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Final
 
 from agentos_store.importers.agentos.shapes import KEYS, VERSION_TABLE
@@ -17,6 +20,9 @@ from agentos_store.importers.times import EPOCH
 SESSION_TABLES: Final = ("task_sessions", "chat_sessions", "webui_sessions")
 MESSAGE_TABLES: Final = ("chat_messages", "webui_messages")
 ASSIGNMENTS: Final = "guardian_assignments"
+PATH_BYTES: Final = 1200
+
+_PIECE_OF_HASH: Final = re.compile("[0-9a-f]{8,64}")
 
 
 class References:
@@ -42,6 +48,29 @@ class References:
     def has_task(self, task_id: str) -> bool:
         """Tell whether a record is this task."""
         return self._has("task", task_id, self._find_tasks)
+
+    def project_of_repo(self, repo_id: str) -> str | None:
+        """Return the project that this is, or that has this repository, or whose path has this hash; None for none.
+
+        AgentOS's knowledge names repositories by a piece of a hash.
+        """
+        if self.has_project(repo_id):
+            return repo_id
+        if repo_id in self._owners:
+            return self._owners[repo_id]
+        if not _PIECE_OF_HASH.fullmatch(repo_id):
+            return None
+        return next((project for digest, project in self._digests if digest.startswith(repo_id)), None)
+
+    def has_source(self, source_id: str) -> bool:
+        """Tell whether a record is this source of knowledge."""
+        return self._has("source", source_id, self._find_sources)
+
+    def chunk(self, chunk_id: str) -> Row | None:
+        """Return the row of this chunk, if it is a record's."""
+        for rowid in self._places("chunk", chunk_id, self._find_chunks)[:1]:
+            return self.found("kb_chunks", rowid)
+        return None
 
     def session_places(self, session_id: str) -> list[tuple[str, int]]:
         """Return the table and row number of each row of this session."""
@@ -82,6 +111,26 @@ class References:
         """The time for rows that tell of none: when the registry got its last version, the same in each run."""
         moments = [row.time("applied_at") for row in self._rows(VERSION_TABLE)]
         return max((moment for moment in moments if moment is not None), default=EPOCH)
+
+    @functools.cached_property
+    def _owners(self) -> dict[str, str]:
+        """The project of each repository; the first one's, where several have a repository of the same name."""
+        owners: dict[str, str] = {}
+        for row, repo_id in self._identified("project_repos"):
+            project_id = row.text("project_id")
+            if project_id and self.has_project(project_id):
+                owners.setdefault(repo_id, project_id)
+        return owners
+
+    @functools.cached_property
+    def _digests(self) -> list[tuple[str, str]]:
+        """Hashes of the projects' paths, with the projects."""
+        return [
+            (hashlib.new(name, path.encode(), usedforsecurity=False).hexdigest(), project_id)
+            for row, project_id in self._identified("projects")
+            if (path := row.text("path"))
+            for name in ("sha256", "sha1", "md5")
+        ]
 
     def _has(self, kind: str, key: str, find: Callable[[], None]) -> bool:
         if kind not in self._known:
@@ -139,9 +188,31 @@ class References:
             if ends[0] and ends[1]:
                 self.keys.stand(kind, pair(ends[0], ends[1]), table, row.rowid)
 
+    def _find_sources(self) -> None:
+        for row, source_id in self._identified("kb_sources"):
+            with suppress(SetAside):
+                path_of(row)
+                self.keys.add("source", source_id)
+
+    def _find_chunks(self) -> None:
+        for row, chunk_id in self._identified("kb_chunks"):
+            source_id = row.text("source_id")
+            if source_id and self.has_source(source_id) and row.text("content"):
+                self.keys.stand("chunk", chunk_id, row.table, row.rowid)
+
     def _find_assignments(self) -> None:
         for row, assignment_id in self._identified(ASSIGNMENTS):
             self.keys.stand("assignment", assignment_id, ASSIGNMENTS, row.rowid)
+
+
+def path_of(row: Row) -> str:
+    """Return the path of a source of knowledge, from either shape; set the row aside when it has none."""
+    path = row.text("path" if row.has_column("path") else "source_path")
+    if not path:
+        raise SetAside("it has no path")
+    if len(path.encode()) > PATH_BYTES:
+        raise SetAside(f"its path is longer than {PATH_BYTES:,} bytes")
+    return path
 
 
 def pair(*parts: str) -> str:

@@ -19,9 +19,8 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -29,6 +28,7 @@ from agentos_store.errors import InvalidValueError, NotFoundError, SchemaMismatc
 from agentos_store.importers.agentos.audits import audit_row, read_audit
 from agentos_store.importers.agentos.circles import Acyclic
 from agentos_store.importers.agentos.governance import governance_row, read_inbox, read_verdict
+from agentos_store.importers.agentos.knowledge_reading import KnowledgeReading
 from agentos_store.importers.agentos.links import (
     DIFFERING,
     merged_dependency,
@@ -54,7 +54,7 @@ from agentos_store.importers.agentos.records import (
 )
 from agentos_store.importers.agentos.references import ASSIGNMENTS, MESSAGE_TABLES, SESSION_TABLES, References, pair
 from agentos_store.importers.agentos.sessions import merged, read_session
-from agentos_store.importers.agentos.shapes import COLUMNS, KEYS, LATER, VERSION_TABLE, Shape, shape_of
+from agentos_store.importers.agentos.shapes import COLUMNS, KEYS, VERSION_TABLE, Shape, shape_of
 from agentos_store.importers.agentos.tasks import read_lineage, read_task
 from agentos_store.importers.keys import KeySets
 from agentos_store.importers.problems import Problem, SetAside
@@ -83,17 +83,11 @@ _TABLES: Final[Mapping[str, tuple[str, ...]]] = {
     "artifacts": ("task_artifact_ref",),
     "verdicts": ("guardian_verdicts",),
     "inbox": ("supervisor_inbox",),
+    "memory": ("memory_items",),
+    "sources": ("kb_sources",),
+    "chunks": ("kb_chunks",),
+    "embeddings": ("kb_embeddings",),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class NotYet:
-    """How many rows the tables have that no iterator reads."""
-
-    later: Mapping[str, int]
-    """Tables with a place in the store that nothing brings there yet."""
-    no_place: Mapping[str, int]
-    """Tables that the store has no place for; of the guardians' assignments those that no verdict took along."""
 
 
 def open_registry(path: str | os.PathLike[str]) -> Registry:
@@ -106,7 +100,7 @@ def open_registry(path: str | os.PathLike[str]) -> Registry:
     return Registry(path)
 
 
-class Registry:
+class Registry(KnowledgeReading):
     """An open registry; close it, or use it in a ``with`` block."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -143,6 +137,10 @@ class Registry:
     def check(self) -> tuple[Problem, ...]:
         """Walk through the whole file and return what SQLite finds wrong with its structure."""
         return self._source.check()
+
+    def has_project(self, project_id: str) -> bool:
+        """Tell whether ``projects`` gives this one."""
+        return self._references.has_project(project_id)
 
     def projects(self) -> Iterator[ProjectRecord | Problem]:
         """Give the projects."""
@@ -300,8 +298,7 @@ class Registry:
 
     def rest(self) -> Iterator[Found | Problem]:
         """Give the rows that no record has anything of, table by table, as they were found."""
-        left = self.not_yet()
-        for table in sorted({*left.later, *left.no_place}):
+        for table in self.no_place():
             yield from self._unused_assignments() if table == ASSIGNMENTS else self._source.rows(table)
 
     def raw(self, table: str) -> Iterator[Found | Problem]:
@@ -314,17 +311,17 @@ class Registry:
         """Return how many rows the iterator of this kind will read, for a progress bar."""
         return sum(self._source.count(table) for table in _TABLES[kind] if table in self._source.tables)
 
-    def not_yet(self) -> NotYet:
-        """Count the rows of the tables that no iterator reads."""
+    def no_place(self) -> Mapping[str, int]:
+        """Count the rows of the tables that the store has no place for.
+
+        Of the guardians' assignments they are those that no verdict took along.
+        """
         read = {VERSION_TABLE, *COLUMNS[Shape.AGENTOS]}
         counts = {table: self._source.count(table) for table in sorted(self._source.tables) if table not in read}
         unused = sum(isinstance(found, Found) for found in self._unused_assignments())
         if unused:
             counts[ASSIGNMENTS] = unused
-        return NotYet(
-            later={table: number for table, number in counts.items() if table in LATER},
-            no_place={table: number for table, number in sorted(counts.items()) if table not in LATER},
-        )
+        return dict(sorted(counts.items()))
 
     def _unused_assignments(self) -> Iterator[Found | Problem]:
         if ASSIGNMENTS not in self._source.tables:
@@ -338,24 +335,6 @@ class Registry:
             if isinstance(found, Found) and not keys.has(used, str(found.rowid)):
                 yield found
         keys.drop(used)
-
-    def _merged_records(self, table: str, read: Callable[[Row], T | None]) -> Iterator[T | Problem]:
-        for item in self._records(table, read):
-            if item is not None:
-                yield item
-
-    def _records(
-        self, table: str, read: Callable[[Row], T], *, take: Callable[[Found], Row] | None = None
-    ) -> Iterator[T | Problem]:
-        for found in self._source.rows(table):
-            if isinstance(found, Problem):
-                yield found
-                continue
-            row = take(found) if take is not None else Row(found, KEYS.get(table))
-            try:
-                yield read(row)
-            except SetAside as aside:
-                yield Problem(table, row.key, aside.reason)
 
     def _session(self, row: Row) -> SessionRecord | None:
         record = read_session(row, self._references)

@@ -41,6 +41,10 @@ _LINKS: Final = {
     "task_artifact_ref": "artifact_id task_id repo_id ref_type ref_value summary created_at metadata",
 }
 
+_MEMORIES: Final = (
+    "id scope type content tags sources created_at updated_at confidence project_id last_used_at use_count"
+    " retention_type expires_at auto_cleanup"
+)
 _MESSAGES: Final = "message_id session_id role content created_at metadata"
 
 COLUMNS: Final[Mapping[Shape, Mapping[str, tuple[str, ...]]]] = {
@@ -48,6 +52,7 @@ COLUMNS: Final[Mapping[Shape, Mapping[str, tuple[str, ...]]]] = {
     for shape, tables in {
         Shape.AGENTOS: {
             "projects": _PROJECTS,
+            "memory_items": _MEMORIES,
             "project_repos": "repo_id project_id name remote_url default_branch workspace_relpath role is_writable"
             " auth_profile created_at updated_at metadata",
             "task_sessions": "session_id channel metadata created_at last_activity",
@@ -63,9 +68,13 @@ COLUMNS: Final[Mapping[Shape, Mapping[str, tuple[str, ...]]]] = {
             "guardian_verdicts": "verdict_id assignment_id task_id guardian_code status created_at verdict_json",
             "supervisor_inbox": "event_id task_id event_type source payload received_at processed_at status"
             " error_message retry_count",
+            "kb_sources": "source_id repo_id path file_hash mtime doc_type language tags created_at updated_at",
+            "kb_chunks": "chunk_id source_id heading start_line end_line content content_hash token_count created_at",
+            "kb_embeddings": "chunk_id model dims vector content_hash built_at",
         },
         Shape.DOCUMENT: {
             "projects": _PROJECTS,
+            "memory_items": _MEMORIES,
             "project_repos": "id project_id repo_id repo_path added_at",
             "webui_sessions": "session_id user_id created_at updated_at metadata",
             "webui_messages": _MESSAGES,
@@ -75,6 +84,9 @@ COLUMNS: Final[Mapping[Shape, Mapping[str, tuple[str, ...]]]] = {
             **_LINKS,
             "guardian_verdicts": "id task_id triggered_by policy_json decision reasons_json created_at",
             "supervisor_inbox": "id task_id event_type event_ts payload_json status processed_at created_at",
+            "kb_sources": "source_id project_id source_type source_path indexed_at metadata",
+            "kb_chunks": "chunk_id source_id content chunk_index metadata created_at",
+            "kb_embeddings": "chunk_id embedding model_name created_at",
         },
     }.items()
 }
@@ -92,18 +104,12 @@ KEYS: Final[Mapping[str, str]] = {
     "webui_messages": "message_id",
     "tasks": "task_id",
     "guardian_assignments": "assignment_id",
+    "memory_items": "id",
+    "kb_sources": "source_id",
+    "kb_chunks": "chunk_id",
+    "kb_embeddings": "chunk_id",
 }
 """The column that names a row in the report; where there is none it is the row's number."""
-
-LATER: Final[AbstractSet[str]] = frozenset(
-    {
-        "kb_chunks",
-        "kb_embeddings",
-        "kb_sources",
-        "memory_items",
-    }
-)
-"""Tables with a place in the store that no iterator reads yet."""
 
 
 def shape_of(columns: Mapping[str, AbstractSet[str]]) -> Shape:

@@ -80,6 +80,8 @@ class Writer:
         self._repository = repository
         self._session = session
         self._record = record
+        # Drawn before anything is looked at, so that a further try, which may find something else, draws the same.
+        self._time = session.now()
         # The conversation has its agent's name.
         self._session_id = record.agent_id
         self._binds = {"session_id": self._session_id, "agent_id": record.agent_id}
@@ -236,7 +238,7 @@ class Writer:
             "kind": KIND,
             "source_key": self._record.agent_id,
             "our_key": f"{generation} {next_seq} {digest}",
-            "imported_at": self._session.now(),
+            "imported_at": self._time,
         }
         self._session.execute(_REMEMBER, row)
 

@@ -11,10 +11,11 @@ from typing import Final
 from agentos_store.errors import InvalidValueError, UnavailableError
 from agentos_store.importers.jsontext import JSON, UNSTORABLE
 from agentos_store.importers.kode.agent import AgentReader
+from agentos_store.importers.kode.channels import read_events
 from agentos_store.importers.kode.files import Entry, Refused, Tree
 from agentos_store.importers.kode.item import CONTROL, KEY_LENGTH, Findings
 from agentos_store.importers.kode.json_files import parse_file
-from agentos_store.importers.kode.records import AgentRecord
+from agentos_store.importers.kode.records import AgentRecord, EventRecord
 from agentos_store.importers.kode.survey import AGENTS, META, PARTS
 
 POOL: Final = "__pool_meta__"
@@ -85,6 +86,10 @@ class KodeStore:
                 is_other = (has_parts and entry.name in PARTS) or (not folder.path and entry.name == POOL)
                 if entry.is_folder and entry.refused is None and not is_other and self._may_be_key(entry):
                     waiting.append(_Folder(entry.path, parent_id, above))
+
+    def events(self, record: AgentRecord) -> Iterator[EventRecord]:
+        """Give an agent's events in their order, of lines that are alike the first."""
+        return read_events(self._tree, record)
 
     def _entries(self, folder: _Folder) -> tuple[list[Entry], frozenset[tuple[int, int]]]:
         try:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from contextlib import closing
 from hashlib import blake2b
 from typing import Final
 
+from agentos_store.importers.jsontext import JSON
 from agentos_store.importers.kode.files import Gone, Refused, Tree
 from agentos_store.importers.kode.item import Findings
-from agentos_store.importers.kode.json_files import parse_text
+from agentos_store.importers.kode.json_files import is_deeper, parse_text
 from agentos_store.importers.kode.records import ChannelCounts
 
 CHANNELS: Final = ("progress", "control", "monitor")
@@ -33,10 +35,12 @@ def count_channel(tree: Tree, folder: str, channel: str, present: set[str], find
         if name not in present:
             continue
         path = f"{folder}/{name}"
+        counts.files.append(path)
         for attempt in (1, 2):
-            lines, noted, settled = _read(tree, path)
+            lines, noted, lost, settled = _read(tree, path)
             if settled or attempt == 2:
                 break
+        counts.lost += lost
         if not settled:
             noted.repaired(KIND, path, "it was written to while it was read, twice; what comes later is missing")
         for digest in lines:
@@ -52,36 +56,64 @@ def count_channel(tree: Tree, folder: str, channel: str, present: set[str], find
     return counts
 
 
-def _read(tree: Tree, path: str) -> tuple[list[bytes], Findings, bool]:
-    """Return the digests of the lines, what there is to say about them, and whether nobody wrote meanwhile."""
+def lines_of(tree: Tree, files: list[str]) -> Generator[tuple[bytes, dict[str, JSON]]]:
+    """Give the digest and the value of each line that is an event, of lines that are alike the first.
+
+    What is no event is passed over: ``count_channel`` has told of it.
+    """
+    seen: set[bytes] = set()
+    for path in files:
+        try:
+            reader = tree.lines(path, LONGEST)
+        except Refused:
+            continue
+        with closing(reader):
+            try:
+                for line in reader:
+                    if (digest := _digest(line)) in seen:
+                        continue
+                    try:
+                        value = _event(line)
+                    except Refused:
+                        continue
+                    seen.add(digest)
+                    yield digest, value
+            except (OSError, MemoryError):
+                continue
+
+
+def _read(tree: Tree, path: str) -> tuple[list[bytes], Findings, int, bool]:
+    """Return the lines' digests, what there is to say, how many were lost, and whether nobody wrote meanwhile."""
     findings = Findings()
     try:
         reader = tree.lines(path, LONGEST)
     except Gone:
         # Its lines were moved to the log.
-        return [], findings, True
+        return [], findings, 0, True
     except Refused as refused:
         findings.problem(KIND, path, refused.reason)
-        return [], findings, True
+        return [], findings, 1, True
     digests: list[bytes] = []
     faults: list[tuple[int, str]] = []
     last, unlisted = (0, ""), 0
-    number = 0
+    number = lost = 0
     try:
         with closing(reader):
             for number, line in enumerate(reader, 1):
-                reason = _fault(line)
-                if reason is None:
-                    digests.append(blake2b(line, digest_size=16).digest())
-                    continue
-                if last[0]:
-                    unlisted += len(faults) >= _LISTED
-                    faults += [last] * (len(faults) < _LISTED)
-                last = (number, reason)
+                try:
+                    _event(line)
+                except Refused as refused:
+                    if last[0]:
+                        unlisted += len(faults) >= _LISTED
+                        faults += [last] * (len(faults) < _LISTED)
+                    last = (number, refused.reason)
+                    lost += 1
+                else:
+                    digests.append(_digest(line))
             settled = reader.settled
     except (OSError, MemoryError):
         findings.problem(KIND, path, f"it cannot be read beyond line {number:,}")
-        return digests, findings, True
+        return digests, findings, lost + 1, True
     if last[0] == number and number and reader.is_torn:
         findings.problem(KIND, path, "its last line is torn and was dropped")
     elif last[0]:
@@ -94,14 +126,18 @@ def _read(tree: Tree, path: str) -> tuple[list[bytes], Findings, bool]:
         findings.repaired(KIND, path, "NUL bytes were dropped")
     if reader.too_long:
         findings.problem(KIND, path, f"{reader.too_long:,} lines are longer than {LONGEST:,} bytes and were dropped")
-    return digests, findings, settled
+    return digests, findings, lost + reader.too_long, settled
 
 
-def _fault(line: bytes) -> str | None:
-    try:
-        value, _ = parse_text(line.decode("utf-8", "replace"))
-    except Refused as refused:
-        return refused.reason
+def _digest(line: bytes) -> bytes:
+    return blake2b(line, digest_size=16).digest()
+
+
+def _event(line: bytes) -> dict[str, JSON]:
+    """Return the value of a line that is an event; raise Refused for any other."""
+    value, _ = parse_text(line.decode("utf-8", "replace"))
     if not isinstance(value, dict) or not isinstance(value.get("event"), dict):
-        return "it is no event"
-    return None
+        raise Refused("it is no event")
+    if is_deeper(value["event"]):
+        raise Refused("it is nested too deep")
+    return value

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Final
 
 from agentos_store.errors import InvalidValueError, NotFoundError, UnavailableError
+from agentos_store.importers.lines import CHUNK, LineReader, is_same
 
 LARGEST: Final = 512 * 1024 * 1024
 """Bytes of a file that is read whole; a larger one is refused."""
 
 _LEADS_OUT: Final = "it is a link that leads out of the directory"
-_CHUNK: Final = 1024 * 1024
 _HIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -157,7 +157,7 @@ class Tree:
             if before.st_size > LARGEST:
                 raise Refused(f"its {before.st_size:,} bytes are more than the limit of {LARGEST:,}")
             content = read_all(opened)
-            settled = _same(before, os.fstat(opened)) and len(content) == before.st_size
+            settled = is_same(before, os.fstat(opened)) and len(content) == before.st_size
         except (OSError, MemoryError) as error:
             raise _refused(error) from None
         finally:
@@ -165,54 +165,11 @@ class Tree:
         return content, settled
 
 
-class LineReader:
-    """A file's lines, one after the other, in bytes and without their ends.
-
-    What is longer than ``longest`` comes in pieces. NUL bytes around a line, which a crash leaves in a file that was
-    being extended, are taken off; a run of them is never kept in memory.
-    """
-
-    def __init__(self, opened: int, longest: int) -> None:
-        self._file = os.fdopen(opened, "rb", buffering=_CHUNK)
-        self._before = os.fstat(opened)
-        self._longest = longest
-        self.has_nul = False
-        """Whether NUL bytes were taken off."""
-        self.is_torn = False
-        """Whether what came last had no end of line."""
-        self.too_long = 0
-        """Lines that were longer and are left out."""
-
-    def __iter__(self) -> Iterator[bytes]:
-        skipping = False
-        while piece := self._file.readline(self._longest):
-            ends = piece.endswith(b"\n")
-            bare = piece.strip(b"\0\r\n")
-            self.has_nul = self.has_nul or len(bare) < len(piece.strip(b"\r\n"))
-            if skipping:
-                skipping = not ends
-            elif not ends and len(piece) == self._longest and bare:
-                self.too_long += 1
-                skipping = True
-            elif bare.strip():
-                self.is_torn = not ends
-                yield bare
-
-    @property
-    def settled(self) -> bool:
-        """Whether the file is as it was when it was opened."""
-        return _same(self._before, os.fstat(self._file.fileno()))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
 def read_all(opened: int) -> bytes:
     """Read an open file to its end, or a little beyond the limit."""
     pieces: list[bytes] = []
     size = 0
-    while size <= LARGEST and (piece := os.read(opened, _CHUNK)):
+    while size <= LARGEST and (piece := os.read(opened, CHUNK)):
         pieces.append(piece)
         size += len(piece)
     return b"".join(pieces)
@@ -228,10 +185,6 @@ def _escaped(letter: str) -> str:
     # A byte that is no UTF-8 came as a lone surrogate.
     byte = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code
     return f"\\x{byte:02x}" if byte < 256 else f"\\u{byte:04x}"
-
-
-def _same(before: os.stat_result, after: os.stat_result) -> bool:
-    return (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
 
 
 def _refused(error: OSError | ValueError | RuntimeError | MemoryError) -> Refused:

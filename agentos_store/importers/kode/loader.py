@@ -1,9 +1,9 @@
-"""The writing half of the import: an agent comes in whole, in one transaction, or not at all."""
+"""The writing half of the import: an agent comes in whole, in one transaction, or not at all; its events follow."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -13,13 +13,14 @@ from agentos_store.conversations.message_models import CURRENT, Message
 from agentos_store.conversations.models import Session as Conversation
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
-from agentos_store.importers.kode.conversation import Told, Writer, imported_before
+from agentos_store.events.repository import EventRepository
+from agentos_store.importers.kode.conversation import Told, Writer, derived_id, imported_before
 from agentos_store.importers.kode.parts import new_snapshots, write_calls, write_documents, write_snapshots
-from agentos_store.importers.kode.records import AgentRecord, InfoRecord
+from agentos_store.importers.kode.records import AgentRecord, EventRecord, InfoRecord
 from agentos_store.importers.kode.survey import AGENTS, DOCUMENTS, MESSAGES
 from agentos_store.importers.kode.written import Written, all_set_aside
 from agentos_store.importers.report import Note
-from agentos_store.importers.writing import remember, unless_taken, whole_row
+from agentos_store.importers.writing import Outcome, remember, unless_taken, whole_row
 from agentos_store.models import Agent
 from agentos_store.operation import F, Repository, repeatable, writes
 
@@ -76,9 +77,32 @@ class Loader(Repository[F]):
 
     @writes
     @repeatable
+    def events(self, session: Session, records: Sequence[EventRecord]) -> Outcome:
+        """Write events of an agent that is in the store; one value that the store refuses is raised, nothing stored."""
+        outcome = Outcome()
+        outcome.imported = EventRepository.log_many(self, session, [_event(record) for record in records])
+        return outcome
+
+    @writes
+    @repeatable
     def remember(self, session: Session, counts: Mapping[str, int]) -> None:
         """Note in the housekeeping that an import took place."""
         remember(session, counts)
+
+
+def _event(record: EventRecord) -> dict[str, Any]:
+    return {
+        "event_id": derived_id(record.agent_id, "event", record.channel, record.digest),
+        "agent_id": record.agent_id,
+        # The conversation has its agent's name.
+        "session_id": record.agent_id,
+        "channel": record.channel,
+        "seq": record.seq,
+        "event_type": record.event_type,
+        "severity": record.severity,
+        "data": record.data,
+        "created_at": record.created_at,
+    }
 
 
 def _agent(session: Session, record: AgentRecord, updated_at: dt.datetime, written: Written) -> dict[str, Any]:

@@ -105,11 +105,33 @@ class ChannelCounts:
     """Of the log, and those of the write-ahead log that the log does not hold."""
     distinct: int = 0
     """Of these, without repeats."""
+    lost: int = 0
+    """Lines that are no events, and files of them that cannot be read."""
+    files: list[str] = field(default_factory=list)
+    """The log and the write-ahead log, as far as they are there."""
 
     @property
     def repeated(self) -> int:
         """Lines that repeat another one exactly."""
         return self.lines - self.distinct
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRecord:
+    """An event."""
+
+    agent_id: str
+    channel: str
+    digest: str
+    """Tells its line from every other of the channel."""
+    seq: int | None
+    """KODE's own number, which an agent that is resumed uses again."""
+    event_type: str
+    severity: str
+    data: dict[str, JSON]
+    """The event, exact."""
+    created_at: dt.datetime
+    repairs: tuple[Repair, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ class StoreReport(ImportReport):
             whole.repeated += each.repeated
             whole.repaired += each.repaired
             whole.set_aside += each.set_aside
+            whole.merged += each.merged
         if len(self.agents) < LISTED:
             self.agents[agent_id] = counts
         else:

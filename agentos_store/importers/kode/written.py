@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from agentos_store.importers.kode.events import KIND as EVENTS
 from agentos_store.importers.kode.records import AgentRecord
 from agentos_store.importers.kode.survey import AGENTS, CALLS, DOCUMENTS, MESSAGES, SNAPSHOTS
 from agentos_store.importers.report import Counts, Note
@@ -18,6 +19,8 @@ class Written:
     """By kind: what was imported, was there, or was set aside here."""
     changed: list[Note] = field(default_factory=list)
     refused: list[Note] = field(default_factory=list)
+    is_in: bool = True
+    """Whether the agent is in the store, so that its events may follow."""
 
     def of(self, kind: str) -> Counts:
         """Return the counts of a kind, to be added to."""
@@ -34,7 +37,7 @@ class Written:
 
 def all_set_aside(record: AgentRecord, why: str) -> Written:
     """Tell that nothing of an agent came in."""
-    written = Written(refused=[Note(AGENTS, record.agent_id, why)])
+    written = Written(refused=[Note(AGENTS, record.agent_id, why)], is_in=False)
     for kind, number in numbers_of(record).items():
         written.of(kind).set_aside = number
     return written
@@ -47,6 +50,7 @@ def numbers_of(record: AgentRecord) -> dict[str, int]:
         MESSAGES: len(record.messages or ()),
         CALLS: len(record.calls or ()),
         SNAPSHOTS: len(record.snapshots),
+        EVENTS: sum(channel.distinct for channel in record.events.values()),
     }
     for kind, called in DOCUMENTS.items():
         numbers[called] = sum(each.kind == kind for each in record.documents)

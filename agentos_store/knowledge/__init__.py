@@ -1,0 +1,1 @@
+"""Knowledge: sources, their chunks, and embeddings."""

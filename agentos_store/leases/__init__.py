@@ -1,0 +1,1 @@
+"""Leases: who may work on what, for how long."""

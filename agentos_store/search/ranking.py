@@ -1,0 +1,82 @@
+"""A page of what a query finds, with no more looked up than it takes.
+
+To look up the row of every document that a common word is in costs many times what finding and scoring them does. So
+where nothing but a row's own state can leave it out, the best few documents are looked up alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import FromClause, Select, bindparam, func, select
+
+from agentos_store.engine.session import Session
+from agentos_store.engine.statement import Statement
+from agentos_store.search.matching import binds, matching
+from agentos_store.search.query import Query
+
+SPARE = 20
+"""Documents that are looked up beyond the page, in case that some are to be left out."""
+
+FEW = 200
+"""Up to so many are looked up alone."""
+
+ALL = 2**62
+
+Row = Sequence[Any]
+
+
+class Ranking:
+    """Statements for pages of what a query finds in one table.
+
+    ``keys`` selects the key and the score of what is found and passes the filters; ``rows`` the rows of such keys, with
+    the score as the last column. What is handed to them has the columns ``key`` and ``score``. ``filtered`` tells
+    whether there are filters that leave most out.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        keys: Callable[[FromClause], Select[Any]],
+        rows: Callable[[FromClause], Select[Any]],
+        *,
+        filtered: bool,
+    ) -> None:
+        self._filtered = filtered
+        found = matching(kind)
+        self.keys: Statement[Any] = Statement(_page(keys(found), found))
+        best = _page(keys(found), found).subquery("best")
+        self._whole: Statement[Any] = Statement(_ordered(rows(best), best))
+        total = func.count().over().label("total")
+        few = select(found.c.key, found.c.score, total)
+        few = few.order_by(found.c.score.desc(), found.c.key).limit(bindparam("window_"))
+        first = few.subquery("few")
+        best = _page(keys(first).add_columns(first.c.total), first).subquery("best")
+        self._first: Statement[Any] = Statement(_ordered(rows(best), best).add_columns(best.c.total))
+
+    def page(self, session: Session, query: Query, filters: Mapping[str, object], limit: int, offset: int) -> list[Row]:
+        """Return the rows of a page, the best first, ties by key; each with its score at the end.
+
+        The query must be one that the index answers by itself.
+        """
+        values = {**filters, **binds(query), "limit_": limit, "offset_": offset}
+        window = offset + limit + SPARE
+        if not self._filtered and window <= FEW:
+            rows = session.all(self._first, {**values, "window_": window})
+            if len(rows) == limit or (rows and rows[0][-1] <= window):
+                return [row[:-1] for row in rows]
+        return session.all(self._whole, values)
+
+    def every(self, session: Session, query: Query, filters: Mapping[str, object]) -> list[Row]:
+        """Return the rows of all that is found."""
+        return session.all(self._whole, {**filters, **binds(query), "limit_": ALL, "offset_": 0})
+
+
+def _page(keys: Select[Any], found: FromClause) -> Select[Any]:
+    ranked = keys.order_by(found.c.score.desc(), found.c.key)
+    return ranked.limit(bindparam("limit_")).offset(bindparam("offset_"))
+
+
+def _ordered(rows: Select[Any], best: FromClause) -> Select[Any]:
+    return rows.order_by(best.c.score.desc(), best.c.key)

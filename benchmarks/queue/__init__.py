@@ -1,0 +1,1 @@
+"""Workers that claim tasks of one queue."""
