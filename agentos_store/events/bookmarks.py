@@ -42,7 +42,7 @@ class Bookmark:
     """The mark of the subscription's filters: others would have skipped what it counts as seen."""
     place: Place
     event: str | None
-    """The mark of the event at this place; None where the subscriber only looked that far."""
+    """The mark of the event at this place; None where there was none."""
 
     def write(self) -> str:
         """Return the text. It tells nobody anything, and a slip in it shows."""

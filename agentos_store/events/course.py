@@ -94,17 +94,23 @@ class Course:
 
     def steps(self) -> Generator[Step, Any, None]:
         """Take it from the beginning; what a step yields is sent back."""
-        place = yield from self._begin()
+        place, event_id = yield from self._begin()
+        self._reach(place, event_id)
+        self.has_begun = True
         yield from self._follow(place)
 
-    def _begin(self) -> Generator[Step, Any, Place]:
+    def _begin(self) -> Generator[Step, Any, tuple[Place, str | None]]:
         found: Known | str = yield Read(order.find_order)
         while isinstance(found, str):
             yield Read(functools.partial(_make_order, origin=found, order_id=new_ulid()), Access.STATEMENT)
             found = yield Read(order.find_order)
         self._known = found
-        place: Place = yield Read(self._first_place)
-        return place
+        first: tuple[Place, str | None] = yield Read(self._first)
+        return first
+
+    def _first(self, session: Session) -> tuple[Place, str | None]:
+        place = self._first_place(session)
+        return place, order.event_at(session, place)
 
     def _first_place(self, session: Session) -> Place:
         at = self._look(session)
@@ -127,8 +133,6 @@ class Course:
         return found
 
     def _follow(self, place: Place) -> Generator[Step, Any, None]:
-        self._reach(place, None)
-        self.has_begun = True
         seen = 0
         pause = SHORTEST
         held = Held()
@@ -153,25 +157,22 @@ class Course:
         while not is_last:
             batch: order.Batch = yield Read(self._reading(place, at))
             for event in batch.events:
-                self._reach(order.place_of(event, by_position=_by_position(event, at)), event)
+                self._reach(order.place_of(event, by_position=_by_position(event, at)), event.event_id)
+                event.__dict__["_bookmark"] = self.reached
                 self._deadline = None
                 yield event
             place, is_last = batch.place, batch.is_last
-            self._reach(place, None)
+            self._reach(place, batch.event_id)
         return place
 
     def _reading(self, place: Place, at: Look) -> Callable[[Session], order.Batch]:
         return lambda session: order.read_next(session, place, at, self._filters)
 
-    def _reach(self, place: Place, event: Event | None) -> None:
+    def _reach(self, place: Place, event_id: str | None) -> None:
         assert self._known is not None
-        before = self.reached
-        if event is None and before is not None and before.place == place:
-            return
-        mark = None if event is None else mark_of_event(event.event_id)
-        self.reached = Bookmark(self._known.order_id, self._mark, place, mark)
-        if event is not None:
-            event.__dict__["_bookmark"] = self.reached
+        if self.reached is None or self.reached.place != place:
+            mark = None if event_id is None else mark_of_event(event_id)
+            self.reached = Bookmark(self._known.order_id, self._mark, place, mark)
 
     def _time_left(self) -> float | None:
         if self._timeout is None:

@@ -59,6 +59,8 @@ class Batch:
     events: Sequence[Event]
     place: Place
     """Behind them, and behind the events that filters kept back."""
+    event_id: str | None
+    """The event at this place; None where there is none, or none that is new."""
     is_last: bool
     """Whether there is nothing more up to the horizon."""
 
@@ -143,6 +145,12 @@ def behind(session: Session, position: int, at: Look) -> Place:
     return Place(0 if position <= at.by_position else found[1], position)
 
 
+def event_at(session: Session, place: Place) -> str | None:
+    """Return the identifier of the event at a place; None where there is none."""
+    found = session.first(statements.AT, {"position": place.position})
+    return None if found is None else str(found[0])
+
+
 def verify(session: Session, bookmark: Bookmark, at: Look) -> None:
     """Raise StaleBookmarkError for a bookmark from which this database cannot go on.
 
@@ -170,28 +178,30 @@ def read_next(session: Session, place: Place, at: Look, filters: Filters) -> Bat
     if place.transaction == 0 and place.position < at.by_position:
         old = Place(0, at.by_position)
         batch = _read(session, place, old, filters, at, by_position=True)
-        return Batch(batch.events, old if batch.is_last else batch.place, is_last=False)
+        if not batch.is_last:
+            return batch
+        return Batch(batch.events, old, event_at(session, old), is_last=False)
     return _read(session, place, Place(at.horizon - 1, FARTHEST), filters, at, by_position=False)
 
 
 def _read(session: Session, after: Place, upto: Place, filters: Filters, at: Look, *, by_position: bool) -> Batch:
     if after >= upto:
-        return Batch((), after, is_last=True)
+        return Batch((), after, None, is_last=True)
     if not filters:
         events = session.all(statements.NEXT[by_position], _binds(after, upto, at, by_position=by_position))
         reached = place_of(events[-1], by_position=by_position) if events else after
-        return Batch(events, reached, is_last=len(events) < BATCH)
+        return Batch(events, reached, events[-1].event_id if events else None, is_last=len(events) < BATCH)
     # A stretch that is bounded in any case, so that a filter that lets hardly anything pass makes no long statement.
     stretch = session.first(statements.STRETCH[by_position], _binds(after, upto, at, by_position=by_position))
     place = _last(session, after, upto, at, by_position=by_position) if stretch is None else Place(*stretch)
     if place is None:
-        return Batch((), after, is_last=True)
+        return Batch((), after, None, is_last=True)
     binds = _binds(after, place, at, by_position=by_position) | filters.binds
     events = session.all(
         statements.filtered(sorted(filters.values), len(filters.types), by_position=by_position), binds
     )
     events.sort(key=lambda event: place_of(event, by_position=by_position))
-    return Batch(events, place, is_last=stretch is None)
+    return Batch(events, place, event_at(session, place), is_last=stretch is None)
 
 
 def _last(session: Session, after: Place, upto: Place, at: Look, *, by_position: bool) -> Place | None:

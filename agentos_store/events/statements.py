@@ -79,7 +79,8 @@ for _kind, (_on_sqlite, _on_postgresql) in _TEXTS.items():
 _ORIGIN_BIND = bindparam("origin", type_=ORDERS.c.origin.type)
 _OF_ORIGIN = ORDERS.c.origin == _ORIGIN_BIND
 # What this server has not run yet when the statement begins no row of its own can name.
-_NOT_YET: Any = EVENTS.c.transaction_id >= func.txid_snapshot_xmax(func.txid_current_snapshot(), type_=Int64())
+_NEXT: Any = func.txid_snapshot_xmax(func.txid_current_snapshot(), type_=Int64())
+_NOT_YET: Any = EVENTS.c.transaction_id >= _NEXT
 
 MAY_ASK: Statement[Any] = Statement(select(may_ask_origin()))
 ORIGIN: Statement[Any] = Statement(select(origin_of_database()))
@@ -122,9 +123,11 @@ MAKE_SIMPLE: Statement[Any] = Statement(
     .on_conflict_do_nothing()
 )
 _LOOKED_AT = (ORDERS.c.order_id, ORDERS.c.first_position, horizon().label("horizon"))
-LOOK: Statement[Any] = Statement(
-    select(*_LOOKED_AT, exists(select(literal(1)).where(EVENTS.c.transaction_id >= horizon()))).where(_OF_ORIGIN)
+# Nothing that was restored from a server far ahead is waited for.
+_HELD_BACK: Any = exists(
+    select(literal(1)).where(EVENTS.c.transaction_id >= horizon(), EVENTS.c.transaction_id < _NEXT)
 )
+LOOK: Statement[Any] = Statement(select(*_LOOKED_AT, _HELD_BACK).where(_OF_ORIGIN))
 LOOK_SIMPLE: Statement[Any] = Statement(select(*_LOOKED_AT, literal(0, Int64())).where(_OF_ORIGIN))
 AT: Statement[Any] = Statement(
     select(EVENTS.c.event_id, EVENTS.c.transaction_id).where(

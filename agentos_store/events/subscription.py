@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, overload
@@ -166,7 +167,9 @@ class AsyncSubscription(AsyncIterator[Event]):
     def __init__(self, course: Course, runner: Runner) -> None:
         """Use ``store.events.subscribe``."""
         self._waking: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
-        self._steps = _Steps(course, runner, self._wake)
+        # Weakly, so that one that a loop has broken off is gone with its last reference.
+        mine = weakref.ref(self)
+        self._steps = _Steps(course, runner, lambda: _wake(mine()))
 
     @property
     def bookmark(self) -> str | None:
@@ -218,13 +221,6 @@ class AsyncSubscription(AsyncIterator[Event]):
         finally:
             self._waking = None
 
-    def _wake(self) -> None:
-        waking = self._waking
-        if waking is not None:
-            # The loop may have been closed.
-            with contextlib.suppress(RuntimeError):
-                waking[0].call_soon_threadsafe(waking[1].set)
-
     async def aclose(self) -> None:
         """End it; whoever waits for the next event waits no more."""
         self._steps.waiter.leave()
@@ -240,6 +236,14 @@ class AsyncSubscription(AsyncIterator[Event]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _wake(subscription: AsyncSubscription | None) -> None:
+    waking = None if subscription is None else subscription._waking  # noqa: SLF001  its own
+    if waking is not None:
+        # The loop may have been closed.
+        with contextlib.suppress(RuntimeError):
+            waking[0].call_soon_threadsafe(waking[1].set)
 
 
 class subscribes(Generic[P]):  # noqa: N801  used as a decorator

@@ -43,14 +43,8 @@ def test_the_main_job_from_an_empty_database_to_verified_audits(cli: Run, empty_
     counts = report.json["counts"]
     assert list(counts)[:5] == ["projects", "repositories", "users", "sessions", "messages"]
     assert list(counts)[5:] == [
-        "tasks",
-        "lineage",
-        "audits",
-        "dependencies",
-        "scopes",
-        "artifacts",
-        "verdicts",
-        "inbox",
+        *("tasks", "lineage", "audits", "dependencies", "scopes", "artifacts", "verdicts", "inbox"),
+        *("memory", "sources", "chunks", "embeddings"),
     ]
     assert set(counts["tasks"]) == {"read", "imported", "repeated", "repaired", "set_aside", "merged"}
     assert all(set(note) == {"table", "key", "why"} for note in report.json["repairs"] + report.json["set_aside"])
@@ -70,6 +64,7 @@ def test_the_main_job_from_an_empty_database_to_verified_audits(cli: Run, empty_
             "rows",
             "tasks_by_status",
             "inbox",
+            "queue",
         ),
         "oldest_pending",
     }

@@ -281,6 +281,17 @@ def test_one_task_at_a_time_takes_events(url: str) -> None:
     asyncio.run(main())
 
 
+def test_a_loop_that_is_broken_off_leaves_nobody_waiting(url: str) -> None:
+    async def main() -> None:
+        async with AsyncStore.open(url) as store:
+            await store.events.log("x")
+            async for _ in store.events.subscribe(from_start=True):
+                break
+            assert not store._backend.bell._waiters
+
+    asyncio.run(main())
+
+
 def test_a_subscriber_that_is_cancelled_anywhere_gets_every_event_once(url: str) -> None:
     async def main() -> None:
         got: list[Any] = []

@@ -17,12 +17,12 @@ from tests.events.test_event_repeats import (
 )
 from tests.events.test_events import (
     START,
+    found_by,
     logged,
     test_many_events_are_logged_in_their_order,
     test_of_many_events_all_are_logged_or_none,
     test_one_identifier_is_one_event,
 )
-from tests.events.test_events import test_events_are_found_by_whatever_they_name as found_by
 from tests.events.test_subscriptions import (
     test_a_place_is_never_that_of_a_transaction_without_an_event,
     test_a_pruned_event_does_not_stop_who_goes_on_behind_it,

@@ -461,6 +461,14 @@ def test_an_idle_transaction_is_ended_by_the_server(open_store: Opened) -> None:
     assert store.tasks.count() == 0
 
 
+def test_text_is_whole_whatever_encoding_the_environment_asks_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "latin1")
+    with Store.open(url) as store:
+        task = store.tasks.create(title="天气", payload={"🌤": "晴"})
+        found = store.tasks.get(task.task_id)
+        assert (found.title, found.payload) == ("天气", {"🌤": "晴"})
+
+
 NAMES = ["tenant_a", 'we "ird" Schema', "天气", "select"]
 
 

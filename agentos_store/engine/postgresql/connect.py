@@ -27,6 +27,8 @@ def connector(url: URL, settings: Any) -> Callable[[], Any]:
     args, keywords = DIALECT.create_connect_args(url)
     keywords.setdefault("application_name", "agentos_store")
     keywords.setdefault("connect_timeout", max(2, round(settings.connect_timeout)))
+    # Whatever PGCLIENTENCODING says: our text is of any script.
+    keywords["client_encoding"] = "utf8"
     limits = _limits(settings)
     given = keywords.pop("options", "")
 

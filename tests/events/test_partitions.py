@@ -23,7 +23,7 @@ from agentos_store.events.order import Filters, Look
 from agentos_store.migrate.drift import count_partitions, find_drift
 from agentos_store.migrate.target import Target
 from agentos_store.migrate.upgrade import downgrade
-from agentos_store.operations import partitions
+from agentos_store.operations.partitions import desk, dividing
 from agentos_store.operations.retention import Policy
 from agentos_store.testing.postgres import connect
 from tests.engine.gather import threads, wait_for
@@ -55,9 +55,9 @@ def raw(url: str) -> Iterator[Run]:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partitions, "_RETRIES", RetryPolicy(retries=0))
-    monkeypatch.setattr(partitions, "PATIENCE", 0.05)
-    monkeypatch.setattr(partitions, "BRIEF", 0.05)
+    monkeypatch.setattr(desk, "RETRIES", RetryPolicy(retries=0))
+    monkeypatch.setattr(desk, "PATIENCE", 0.05)
+    monkeypatch.setattr(desk, "BRIEF", 0.05)
 
 
 def log(store: Store, *numbers: int, **values: Any) -> None:
@@ -69,7 +69,7 @@ def datas(store: Store) -> list[Any]:
 
 
 def bounds(store: Store) -> list[tuple[int | None, int | None]]:
-    return [(part.start, part.end) for part in partitions._Desk(store._backend, 1).look().partitions]
+    return [(part.start, part.end) for part in desk.Desk(store._backend, is_patient=True).look().partitions]
 
 
 def test_the_table_becomes_the_first_partition_and_loses_nothing(store: Store, url: str) -> None:
@@ -177,6 +177,16 @@ def test_prune_drops_old_partitions_whole_and_the_rest_row_by_row(store: Store) 
     assert [event.data for event in store.events.subscribe(bookmark, timeout=0)] == [101]
 
 
+def test_two_runs_at_once_count_each_event_once(store: Store) -> None:
+    store.partition_events(rows=10, ahead=20)
+    log(store, *range(195), created_at=OLD)
+    log(store, 195)
+    with threads([lambda: store.prune([OLD_EVENTS])] * 3) as reports:
+        pass
+    assert sum(report.rows for report in reports) == 195
+    assert datas(store) == [195]
+
+
 def test_a_limit_that_a_partition_knows_nothing_of_removes_rows(store: Store) -> None:
     store.partition_events(rows=10, ahead=2)
     log(store, *range(39), created_at=OLD)
@@ -219,13 +229,13 @@ def test_a_failure_on_the_way_leaves_the_table_as_it_was(
 ) -> None:
     log(store, *range(5))
     with monkeypatch.context() as patched:
-        patched.setattr(partitions, "REST", "tasks")
+        patched.setattr(dividing, "REST", "tasks")
         with pytest.raises(UnavailableError):
             store.partition_events(rows=10)
-    assert raw(f"SELECT count(*) FROM pg_constraint WHERE conname = '{partitions.BOUND}'") == [(0,)]
+    assert raw(f"SELECT count(*) FROM pg_constraint WHERE conname = '{dividing.BOUND}'") == [(0,)]
     assert count_partitions(Target.of(url)) == 0
     # Nobody may have had the time to tidy up, either.
-    raw(f"ALTER TABLE events ADD CONSTRAINT {partitions.BOUND} CHECK (position < 1000)")
+    raw(f"ALTER TABLE events ADD CONSTRAINT {dividing.BOUND} CHECK (position < 1000)")
     assert store.partition_events(rows=10).divided
     assert find_drift(Target.of(url), alone=True) == []
 
