@@ -28,16 +28,15 @@ from agentos_store.conversations.message_texts import KIND, texts_of
 from agentos_store.engine.among import searched
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, build_model
-from agentos_store.errors import InvalidValueError, UnavailableError, UsageError
+from agentos_store.errors import UnavailableError, UsageError
 from agentos_store.operation import F, Repository, Steps, in_steps, reads, repeatable, writes
-from agentos_store.search.query import Query, parse
+from agentos_store.search.asking import ask, check_look, check_page
+from agentos_store.search.query import Query
 from agentos_store.search.ranking import ALL, Ranking
 from agentos_store.search.scanning import scanner
 from agentos_store.search.snippets import MARKS, WIDTH, snippet
 
 T = TypeVar("T")
-
-LARGEST_LIMIT = 1000
 
 MOST_READ = 2000
 """Messages without a document that a search reads sooner than wait for who keeps them from being indexed."""
@@ -123,8 +122,11 @@ class MessageSearch(Repository[F]):
         transactions of its own; where that cannot be, because only reads are allowed or a writer's transaction stays
         open, what is not indexed is read instead.
         """
+        words = ask(query)
+        check_page(limit, offset)
+        check_look(marks, width)
         asked = _Search(
-            parse(_check_text(query)),
+            words,
             {
                 name: value
                 for name, value in {
@@ -137,10 +139,10 @@ class MessageSearch(Repository[F]):
                 }.items()
                 if value is not None
             },
-            _check_range("limit", limit, 1, LARGEST_LIMIT),
-            _check_range("offset", offset, 0, LARGEST_LIMIT),
+            limit,
+            offset,
             marks,
-            _check_range("width", width, 1, 10_000),
+            width,
         )
         if not asked.query:
             return []
@@ -295,15 +297,3 @@ def _rest_of(conditions: Sequence[Any]) -> Statement[Any]:
         .where(IS_UNINDEXED, MESSAGES.c.seq >= SESSIONS.c.unindexed_from, IS_CURRENT, IS_MISSING, *conditions)
     )
     return Statement(query.limit(bindparam("limit_")))
-
-
-def _check_text(query: object) -> str:
-    if not isinstance(query, str):
-        raise InvalidValueError("query", "is no text")
-    return query
-
-
-def _check_range(name: str, value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidValueError(name, f"must be a whole number from {low} to {high}")
-    return value

@@ -18,6 +18,7 @@ from agentos_store.knowledge.replacing import CHUNKS, KIND, texts_of
 from agentos_store.knowledge.sources import SOURCES
 from agentos_store.knowledge.vectors import EMBEDDINGS, MODELS, Views, view_of, walk_nearest
 from agentos_store.operation import F, Repository, Runner, reads
+from agentos_store.search.asking import LARGEST_LIMIT, ask, check_look, check_page
 from agentos_store.search.fusion import fuse
 from agentos_store.search.keys import keys_in
 from agentos_store.search.matching import binds
@@ -27,7 +28,6 @@ from agentos_store.search.snippets import MARKS, WIDTH, snippet
 from agentos_store.search.vectors import Wanted
 from agentos_store.types import Identifier, JSONValue
 
-LARGEST_LIMIT = 1000
 DEPTH = 2 * LARGEST_LIMIT
 """Places of each ranking that are fused: as far as anybody can page, so that each page is what it is alone."""
 
@@ -88,10 +88,9 @@ class KnowledgeFinding(Repository[F]):
         under ``"tags"`` there. Filters narrow what is ranked, so that as many are found as there are. A vector needs
         NumPy. Raises NotFoundError for a model that has no embeddings.
         """
-        asked = None if query is None else parse(_check_text(query))
-        _check_range("limit", limit, 1, LARGEST_LIMIT)
-        _check_range("offset", offset, 0, LARGEST_LIMIT)
-        _check_range("width", width, 1, 10_000)
+        asked = None if query is None else ask(query)
+        check_page(limit, offset)
+        check_look(marks, width)
         filters = _filters(project_id, source_id, tags, metadata)
         if vector is None:
             if asked is None:
@@ -307,14 +306,3 @@ def _fetch(session: Session, keys: Sequence[str], model_name: str) -> tuple[dict
     """Return the rows of chunks by key, and the model's revision at that moment; None where it was not asked."""
     rows = session.all(_FETCH, {"keys": keys, "model_name": model_name}) if keys else []
     return {row[0]: row for row in rows}, rows[0][-2] if rows else None
-
-
-def _check_text(query: object) -> str:
-    if not isinstance(query, str):
-        raise InvalidValueError("query", "is no text")
-    return query
-
-
-def _check_range(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidValueError(name, f"must be a whole number from {low} to {high}")

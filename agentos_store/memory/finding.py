@@ -12,17 +12,16 @@ from sqlalchemy import FromClause, Select, bindparam, literal_column, select, un
 from agentos_store.engine.among import searched
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, build_model
-from agentos_store.errors import InvalidValueError
 from agentos_store.memory.items import IS_VALID, ITEMS, PLACE
 from agentos_store.memory.models import SCOPES, MemoryItem
 from agentos_store.memory.texts import KIND, texts_of, tokens_of
 from agentos_store.operation import F, Repository, reads
-from agentos_store.search.query import Query, parse
+from agentos_store.search.asking import ask, check_look, check_page, check_whole
+from agentos_store.search.query import Query
 from agentos_store.search.ranking import Ranking
 from agentos_store.search.snippets import MARKS, WIDTH, snippet
 from agentos_store.types import Identifier, Text
 
-LARGEST_LIMIT = 1000
 _PLACE = Identifier()
 MOST_IN_CONTEXT = 1000
 """Items of one scope that are looked at for a context."""
@@ -75,10 +74,9 @@ class MemoryFinding(Repository[F]):
         is text. A query that asks for nothing finds nothing. What has expired is not found. ``marks`` stand before
         and after what matched in a snippet of about ``width`` characters.
         """
-        asked = parse(_check_text(query))
-        _check_range("limit", limit, 1, LARGEST_LIMIT)
-        _check_range("offset", offset, 0, LARGEST_LIMIT)
-        _check_range("width", width, 1, 10_000)
+        asked = ask(query)
+        check_page(limit, offset)
+        check_look(marks, width)
         values = {
             "scope": scope,
             "scope_id": scope_id,
@@ -114,7 +112,7 @@ class MemoryFinding(Repository[F]):
         the newest. One that does not fit into what is left of the budget is passed over. ``count_tokens`` says what a
         content takes; without it, it is estimated.
         """
-        _check_range("token_budget", token_budget, 0, 2**31)
+        check_whole("token_budget", token_budget, 0, 2**31)
         places = {"task": task_id, "agent": agent_id, "repo": repo_id, "project": project_id}
         given = {scope: _PLACE.check(place, f"{scope}_id") for scope, place in places.items() if place is not None}
         given["global"] = ""
@@ -195,14 +193,3 @@ def _context_of(scopes: Mapping[str, object]) -> Statement[MemoryItem]:
     columns = [every.c[name] for name in ITEMS.c.keys()]  # noqa: SIM118  a collection of columns
     query = select(*columns).order_by(every.c.place, every.c.confidence.desc(), every.c.id.desc())
     return Statement(query, returns=MemoryItem)
-
-
-def _check_text(query: object) -> str:
-    if not isinstance(query, str):
-        raise InvalidValueError("query", "is no text")
-    return query
-
-
-def _check_range(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidValueError(name, f"must be a whole number from {low} to {high}")
