@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, bindparam, func, select, tuple_
 
 from agentos_store.engine.statement import Statement
 from agentos_store.errors import InvalidValueError
-from agentos_store.types import Gate, UTCDateTime, from_text, to_text
+from agentos_store.types import Gate, UTCDateTime, check_whole, from_text, to_text
 
 if TYPE_CHECKING:
     from agentos_store.base import Base
@@ -115,8 +115,8 @@ class Listing(Generic[B]):
         """
         order = self.default if order is None else order
         descending, columns = self._order(order)
-        _check_range("limit", limit, 1, LARGEST_LIMIT)
-        _check_range("offset", offset, 0, LARGEST_OFFSET)
+        check_whole("limit", limit, 1, LARGEST_LIMIT)
+        check_whole("offset", offset, 0, LARGEST_OFFSET)
         values = self._check(given)
         mark = self._mark(order, values)
         binds: dict[str, object] = {**values, "limit_": limit + 1, "offset_": offset}
@@ -177,11 +177,6 @@ class Listing(Generic[B]):
         """Return what a cursor carries to be recognised: the query that it belongs to."""
         asked = [self.model.__tablename__, order, sorted((name, repr(value)) for name, value in values.items())]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
-
-
-def _check_range(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidValueError(name, f"must be a whole number from {low} to {high}")
 
 
 def _encode(mark: str, values: Sequence[Any]) -> str:

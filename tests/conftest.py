@@ -292,3 +292,25 @@ def both(
     ):
         yield [sqlite, postgresql]
     reset_schema(postgres_url, schema)
+
+
+@pytest.fixture
+def raw(url: str) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+    """Run a statement on the bare driver, as another program would; question marks stand for values."""
+    from agentos_store.testing.postgres import connect
+
+    if url.startswith("sqlite"):
+        connection: Any = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA recursive_triggers=ON")
+        mark = "?"
+    else:
+        connection = connect(url)
+        mark = "%s"
+
+    def run(statement: str, *values: object) -> list[tuple[Any, ...]]:
+        cursor = connection.execute(statement.replace("?", mark), values)
+        return [] if cursor.description is None else cursor.fetchall()
+
+    with contextlib.closing(connection):
+        yield run

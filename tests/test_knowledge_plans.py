@@ -1,4 +1,4 @@
-"""No search, no list and no change of knowledge reads a whole table, with 20,000 rows in each."""
+"""No search, no list and no change of knowledge reads a whole table, with 50,000 rows in each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from agentos_store.search.vectors import KEPT
 from agentos_store.testing.postgres import connect
 from tests.planned import Planner, Undone
 
-ROWS = 20_000
+ROWS = 50_000
 
 FILL = """
 INSERT INTO projects (id, name, path, status, tags, settings, added_at, created_at, updated_at)
@@ -43,7 +43,7 @@ SELECT 'chunk', 'c' || n, 0, 1, 'chunk', 3, 'h', TOKENS FROM numbers;
 INSERT INTO search_documents (kind, key, part, parts, family, length, text_hash, tokens)
 SELECT 'memory', 'x' || n, 0, 1, 'memory', 3, 'h', TOKENS FROM numbers;
 """
-"""``numbers`` are 1 to 20,000, ``@`` is the first of January and as many seconds, and each document holds a word of its
+"""``numbers`` are 1 to 50,000, ``@`` is the first of January and as many seconds, and each document holds a word of its
 own, one of a thousand, and ``common``."""
 
 

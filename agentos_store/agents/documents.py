@@ -12,10 +12,10 @@ from agentos_store.agents.models import Agent, AgentDocument
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, plain_json
 from agentos_store.engine.violations import IntegrityViolation, explain
-from agentos_store.errors import ConflictError, InvalidValueError, NotFoundError
+from agentos_store.errors import ConflictError, NotFoundError
 from agentos_store.operation import F, Repository, reads, repeatable, walks, writes_once
 from agentos_store.page import DEFAULT_LIMIT, Filter, Listing, Page, equals
-from agentos_store.types import Boolean
+from agentos_store.types import Boolean, check_whole
 from agentos_store.unset import UNSET, Unset
 
 _AGENTS = Agent.table()
@@ -63,8 +63,8 @@ class DocumentRepository(Repository[F]):
         still at it, where 0 says that there is none yet; else ConflictError. Without it the last one to write wins,
         and each writing counts. Raises NotFoundError for an agent that is unknown or softly deleted.
         """
-        if version is not None and (isinstance(version, bool) or not isinstance(version, int) or version < 0):
-            raise InvalidValueError("version", "must be a whole number of at least 0")
+        if version is not None:
+            check_whole("version", version, 0)
         time = session.now()
         key_ = {"agent_id": agent_id, "kind": kind, "key": key}
         with_metadata = not isinstance(metadata, Unset)

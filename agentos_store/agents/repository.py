@@ -27,10 +27,10 @@ from agentos_store.agents.statistics import AgentStats, aggregate
 from agentos_store.engine.prefix import behind
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, plain_json
-from agentos_store.errors import InvalidValueError, NotFoundError
+from agentos_store.errors import NotFoundError
 from agentos_store.operation import F, Repository, reads, repeatable, walks, writes, writes_once
 from agentos_store.page import DEFAULT_LIMIT, Filter, Listing, Page, at_least, below, contains, equals
-from agentos_store.types import Boolean, Identifier, Text
+from agentos_store.types import Boolean, Identifier, Text, check_whole
 from agentos_store.unset import UNSET, Unset, given
 
 _ACTIVE: Any = text(f"{AGENTS.name}.state <> 'archived'")
@@ -341,8 +341,7 @@ class AgentRepository(Repository[F]):
         up_to_seq: int | None = None,
     ) -> Sequence[Agent]:
         """Make ``n`` forks of one point, all or none, as ``fork`` makes one."""
-        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_FORKS:
-            raise InvalidValueError("n", f"must be a whole number from 1 to {MOST_FORKS:,}")
+        check_whole("n", n, 1, MOST_FORKS)
         return forks(session, agent_id, [None] * n, snapshot_id=snapshot_id, up_to_seq=up_to_seq)
 
 

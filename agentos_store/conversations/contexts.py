@@ -18,14 +18,12 @@ from agentos_store.engine.violations import IntegrityViolation, explain
 from agentos_store.errors import InvalidValueError, NotFoundError
 from agentos_store.operation import F, Repository, reads, repeatable, walks, writes_once
 from agentos_store.page import DEFAULT_LIMIT, Filter, Listing, Page, equals
-from agentos_store.types import Boolean, Identifier, UTCDateTime
+from agentos_store.types import Boolean, Identifier, UTCDateTime, check_duration, check_whole
 
 _CONTEXTS = Context.table()
 _SESSIONS = Conversation.table()
 CLEANUP_BATCH = 1000
 LARGEST_BATCH = 10_000
-LONGEST = dt.timedelta(days=36_500)
-"""More than any context lives, and little enough for every database's calendar."""
 
 
 class ContextRepository(Repository[F]):
@@ -64,10 +62,8 @@ class ContextRepository(Repository[F]):
         if ttl is not None:
             if expires_at is not None:
                 raise InvalidValueError("expires_at", "cannot be given together with ttl")
-            if not isinstance(ttl, dt.timedelta) or not dt.timedelta(0) < ttl <= LONGEST:
-                raise InvalidValueError("ttl", f"must be a timedelta above zero, of {LONGEST.days:,} days at most")
             statement = _SAVE_FOR
-            row["ttl"] = ttl.total_seconds()
+            row["ttl"] = check_duration("ttl", ttl).total_seconds()
         elif expires_at is not None:
             statement = _SAVE_UNTIL
             row["until"] = expires_at
@@ -161,8 +157,7 @@ class ContextRepository(Repository[F]):
         Nothing else needs this call: what has expired is not shown. One that is being saved anew is left alone. Call
         it until it returns less than ``limit``: each call is one short transaction.
         """
-        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= LARGEST_BATCH:
-            raise InvalidValueError("limit", f"must be a whole number from 1 to {LARGEST_BATCH:,}")
+        check_whole("limit", limit, 1, LARGEST_BATCH)
         return session.execute(_CLEAN_UP, {"limit_": limit})
 
 

@@ -22,7 +22,7 @@ from agentos_store.engine.statement import Statement, plain_json
 from agentos_store.errors import InvalidValueError, NotFoundError
 from agentos_store.operation import F, reads, repeatable, walks, writes, writes_once
 from agentos_store.page import DEFAULT_LIMIT, Filter, Listing, Page, at_least, below, contains, equals
-from agentos_store.types import Boolean, JSONValue, Text
+from agentos_store.types import Boolean, JSONValue, Text, check_whole
 
 _SESSIONS = Conversation.table()
 
@@ -145,8 +145,7 @@ class MessageRepository(MessageSearch[F]):
         if last is None:
             rows = session.all(_HISTORY, {"session_id": session_id})
         else:
-            if isinstance(last, bool) or not isinstance(last, int) or last < 1:
-                raise InvalidValueError("last", "must be a whole number of at least 1")
+            check_whole("last", last)
             # One more, to know whether anything is cut off.
             limit = min(last, LARGEST_LAST) + 1
             rows = session.all(_LAST, {"session_id": session_id, "limit_": limit})

@@ -47,14 +47,12 @@ from agentos_store.errors import (
     TransientError,
 )
 from agentos_store.operation import F, Repository, reads, repeatable, writes_once
-from agentos_store.types import Int64, Text
+from agentos_store.types import Int64, Text, check_duration, check_whole
 
 USERS = User.table()
 RESERVATIONS = QuotaReservation.table()
 SWEEP_BATCH = 1000
 LARGEST_BATCH = 10_000
-LONGEST = dt.timedelta(days=36_500)
-"""More than any reservation needs, and little enough for every database's calendar."""
 
 _TOKENS = Int64()
 
@@ -103,8 +101,7 @@ class UserQuotas(Repository[F]):
         Raises QuotaExceededError when it does not fit and AlreadyExistsError for an identifier that is taken.
         """
         check_tokens("tokens", tokens, least=1)
-        if not isinstance(ttl, dt.timedelta) or not dt.timedelta(0) < ttl <= LONGEST:
-            raise InvalidValueError("ttl", f"must be a timedelta above zero, of {LONGEST.days:,} days at most")
+        check_duration("ttl", ttl)
         time = session.now()
         key = session.new_ulid() if id is None else id
         row = {"id": key, "user_id": user_id, "tokens": tokens, "created_at": time}
@@ -165,8 +162,7 @@ class UserQuotas(Repository[F]):
         Quotas need no such call: what lapsed does not count. Those of users that others are at work on are left to
         the next call. Call it until it returns less than ``limit``: each call is one short transaction.
         """
-        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= LARGEST_BATCH:
-            raise InvalidValueError("limit", f"must be a whole number from 1 to {LARGEST_BATCH:,}")
+        check_whole("limit", limit, 1, LARGEST_BATCH)
         binds = {"limit_": limit, "now": session.now()}
         if session.capabilities.data_modifying_cte:
             return sum(count for (count,) in session.all(_SWEEP, binds))

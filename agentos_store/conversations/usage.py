@@ -38,7 +38,7 @@ from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
 from agentos_store.errors import InvalidValueError, NotFoundError
 from agentos_store.operation import F, Repository, reads, reads_together
-from agentos_store.types import Identifier, Int64, Money, UTCDateTime
+from agentos_store.types import Identifier, Int64, Money, UTCDateTime, check_whole
 
 DEFAULT_LIMIT = 100
 LARGEST_LIMIT = 10_000
@@ -107,8 +107,7 @@ class UserUsage(Repository[F]):
         made in the period, in a session of the user's or, where it names none, by an agent of such a session. What is
         softly deleted is left out.
         """
-        if isinstance(days, bool) or not isinstance(days, int) or not 1 <= days <= MOST_DAYS:
-            raise InvalidValueError("days", f"must be a whole number from 1 to {MOST_DAYS:,}")
+        check_whole("days", days, 1, MOST_DAYS)
         binds = {"user_id": user_id, "ago": -86_400.0 * days}
         totals = session.first(_TOTALS, binds)
         assert totals is not None
@@ -141,8 +140,7 @@ class UserUsage(Repository[F]):
         """
         if not isinstance(by, str) or by not in _KEYS:
             raise InvalidValueError("by", f"must be one of {', '.join(_KEYS)}")
-        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= LARGEST_LIMIT:
-            raise InvalidValueError("limit", f"must be a whole number from 1 to {LARGEST_LIMIT:,}")
+        check_whole("limit", limit, 1, LARGEST_LIMIT)
         given = {"since": since, "until": until, "user_id": user_id, "agent_id": agent_id, "session_id": session_id}
         filters = {name: value for name, value in given.items() if value is not None}
         key = by, frozenset(filters), bool(include_deleted)

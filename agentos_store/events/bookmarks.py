@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
-from agentos_store.errors import InvalidValueError, StaleBookmarkError
+from agentos_store.errors import InvalidValueError
 
 FORM = 1
 """Of what a bookmark consists; another number means another form."""
@@ -76,12 +76,6 @@ def mark_of_filters(filters: Mapping[str, object]) -> str:
 def mark_of_event(event_id: str) -> str:
     """Return what tells an event from another one at its place."""
     return sha256(event_id.encode()).hexdigest()[:12]
-
-
-def check_order(bookmark: Bookmark, order_id: str) -> None:
-    """Raise StaleBookmarkError for a bookmark of another order."""
-    if bookmark.order_id != order_id:
-        raise StaleBookmarkError
 
 
 def _read(text: object) -> Bookmark | None:

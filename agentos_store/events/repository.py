@@ -18,7 +18,7 @@ from agentos_store.events.order import Filters
 from agentos_store.events.subscription import subscribes
 from agentos_store.operation import F, Repository, reads, repeatable, walks, writes_once
 from agentos_store.page import DEFAULT_LIMIT, LARGEST_LIMIT, Filter, Listing, Page, at_least, below, equals
-from agentos_store.types import Boolean
+from agentos_store.types import Boolean, check_whole
 
 _EVENTS = Event.table()
 _SEVERITY: Any = _EVENTS.c.severity
@@ -190,8 +190,7 @@ class EventRepository(Repository[F]):
         severity: str | None = None,
     ) -> Sequence[Event]:
         """Return the ``n`` newest events that pass all the filters, the newest last."""
-        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= LARGEST_LIMIT:
-            raise InvalidValueError("n", f"must be a whole number from 1 to {LARGEST_LIMIT:,}")
+        check_whole("n", n, 1, LARGEST_LIMIT)
         filters = {
             "agent_id": agent_id,
             "session_id": session_id,

@@ -16,19 +16,17 @@ from agentos_store.engine.clock import from_now, seconds
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, build_model
 from agentos_store.engine.violations import IntegrityViolation, explain
-from agentos_store.errors import InvalidValueError, LeaseLostError, NotFoundError
+from agentos_store.errors import LeaseLostError, NotFoundError
 from agentos_store.governance.models import SupervisorInboxEntry
 from agentos_store.operation import F, Repository, reads, reads_together, repeatable, walks, writes_once
 from agentos_store.page import DEFAULT_LIMIT, Listing, Page, at_least, below, equals
-from agentos_store.types import Text
+from agentos_store.types import Text, check_duration, check_whole
 
 _INBOX = SupervisorInboxEntry.table()
 MAX_ATTEMPTS = 3
 CLEANUP_BATCH = 1000
 LARGEST_LIMIT = 10_000
 PARKED_AT_ONCE = 100
-LONGEST = dt.timedelta(days=36_500)
-"""More than any lease or age needs, and little enough for every database's calendar."""
 LAPSED = "the lease lapsed"
 
 _BY = Text(1)
@@ -118,9 +116,9 @@ class InboxRepository(Repository[F]):
         parked. A claim whose answer was lost is not repeated: what it took waits until its lease lapses.
         """
         _BY.check(by, "by")
-        _check_duration("lease", lease)
-        _check_count("limit", limit, LARGEST_LIMIT)
-        _check_count("max_attempts", max_attempts)
+        check_duration("lease", lease)
+        check_whole("limit", limit, 1, LARGEST_LIMIT)
+        check_whole("max_attempts", max_attempts)
         binds = {"by": by, "lease": lease.total_seconds(), "limit_": limit, "max_attempts": max_attempts}
         if session.capabilities.data_modifying_cte:
             taken = session.all(_CLAIM_AND_PARK, binds)
@@ -152,7 +150,7 @@ class InboxRepository(Repository[F]):
 
         LeaseLostError when the claim is not this one any more.
         """
-        _check_count("max_attempts", max_attempts)
+        check_whole("max_attempts", max_attempts)
         binds = {"id": id, "token": token, "error": error, "max_attempts": max_attempts}
         found = session.first(_FAIL, binds)
         return found if found is not None else _lost(session, id, token, {"failed", "parked"})
@@ -163,7 +161,7 @@ class InboxRepository(Repository[F]):
 
         ``claim`` needs no such call: it takes them as they are.
         """
-        _check_count("max_attempts", max_attempts)
+        check_whole("max_attempts", max_attempts)
         return session.execute(_RECLAIM, {"max_attempts": max_attempts})
 
     @writes_once
@@ -238,8 +236,8 @@ class InboxRepository(Repository[F]):
 
         Call it until it returns less than ``limit``: each call is one short transaction.
         """
-        _check_duration("older_than", older_than)
-        _check_count("limit", limit, LARGEST_LIMIT)
+        check_duration("older_than", older_than)
+        check_whole("limit", limit, 1, LARGEST_LIMIT)
         return session.execute(_CLEAN_UP, {"age": -older_than.total_seconds(), "limit_": limit})
 
 
@@ -250,16 +248,6 @@ def _lost(session: Session, key: str, token: int, done: set[str]) -> SupervisorI
     if session.repeated and entry.lease_token == token and entry.status in done:
         return entry
     raise LeaseLostError(f"inbox entry {key}", token)
-
-
-def _check_duration(name: str, value: object) -> None:
-    if not isinstance(value, dt.timedelta) or not dt.timedelta(0) < value <= LONGEST:
-        raise InvalidValueError(name, f"must be a timedelta above zero, of {LONGEST.days:,} days at most")
-
-
-def _check_count(name: str, value: object, most: int = 2**63 - 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise InvalidValueError(name, f"must be a whole number from 1 to {most:,}")
 
 
 _KEY = bindparam("id", type_=_INBOX.c.id.type)

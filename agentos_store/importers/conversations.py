@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from typing import Any
+from decimal import Decimal
+from typing import Any, Final
 
 from sqlalchemy import bindparam, update
 
@@ -131,3 +132,12 @@ _TOUCH: Statement[Any] = Statement(
     .where(_SESSIONS.c.id == bindparam("id", type_=_SESSIONS.c.id.type))
     .values(updated_at=bindparam("changed_at", type_=_SESSIONS.c.updated_at.type))
 )
+
+EMPTY: Final[Mapping[str, Any]] = {
+    "message_count": 0,
+    "next_seq": 0,
+    "generation": 0,
+    "total_tokens": 0,
+    "total_cost": Decimal(0),
+}
+"""The counters of a session whose messages come later, which count themselves."""

@@ -15,6 +15,7 @@ from agentos_store.engine.statement import Statement, numbered_by_database
 from agentos_store.errors import InvalidValueError
 from agentos_store.housekeeping.models import MaintenanceRun
 from agentos_store.importers.report import Note
+from agentos_store.operation import F, Repository, repeatable, writes
 
 BATCH = 200
 """Rows of one transaction: few enough that other writers hardly notice."""
@@ -102,15 +103,22 @@ def stored(session: Session, question: Statement[Any], keys: Collection[str | No
     return dict(session.all(question, each | binds))
 
 
-def remember(session: Session, counts: Mapping[str, int]) -> None:
-    """Note in the housekeeping that an import took place."""
-    time = session.now()
-    row = {
-        "id": session.new_ulid(),
-        "kind": "import",
-        "started_at": time,
-        "finished_at": time,
-        "counts": {**counts},
-        "progress": {},
-    }
-    session.execute(unless_taken(MaintenanceRun), whole_row(MaintenanceRun, row))
+class Importing(Repository[F]):
+    """The writing half of an import: each method writes one batch of rows, in one transaction, and may be repeated."""
+
+    name = "import"
+
+    @writes
+    @repeatable
+    def remember(self, session: Session, counts: Mapping[str, int]) -> None:
+        """Note in the housekeeping that an import took place."""
+        time = session.now()
+        row = {
+            "id": session.new_ulid(),
+            "kind": "import",
+            "started_at": time,
+            "finished_at": time,
+            "counts": {**counts},
+            "progress": {},
+        }
+        session.execute(unless_taken(MaintenanceRun), whole_row(MaintenanceRun, row))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agentos_store.errors import InvalidValueError, UsageError
 from agentos_store.knowledge.chunks import NewChunk
 from agentos_store.search.estimate import estimate_tokens
+from agentos_store.types import check_whole
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -63,14 +64,14 @@ def chunk_markdown(text: str, *, max_tokens: int = MAX_TOKENS) -> list[NewChunk]
     without a text of its own goes with the section below it. No chunk has more than ``max_tokens``.
     """
     text = _normalized(text)
-    splitter = _splitter("MarkdownSplitter", _check_size(max_tokens))
+    splitter = _splitter("MarkdownSplitter", check_whole("max_tokens", max_tokens, 16, 100_000))
     return _chunks(text, _sections(text), splitter, max_tokens)
 
 
 def chunk_text(text: str, *, max_tokens: int = MAX_TOKENS) -> list[NewChunk]:
     """Return the chunks of a plain text, cut at paragraphs where they fit, else at sentences or words."""
     text = _normalized(text)
-    splitter = _splitter("TextSplitter", _check_size(max_tokens))
+    splitter = _splitter("TextSplitter", check_whole("max_tokens", max_tokens, 16, 100_000))
     return _chunks(text, [_Section(0, len(text), None)], splitter, max_tokens)
 
 
@@ -78,12 +79,6 @@ def require_chunker() -> None:
     """Raise UsageError when what cuts texts is not installed."""
     _splitter("TextSplitter", MAX_TOKENS)
     _parsers()
-
-
-def _check_size(max_tokens: object) -> int:
-    if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or not 16 <= max_tokens <= 100_000:
-        raise InvalidValueError("max_tokens", "must be a whole number from 16 to 100,000")
-    return max_tokens
 
 
 def _normalized(text: str) -> str:

@@ -28,7 +28,7 @@ from agentos_store.knowledge.embedding_rows import (
 from agentos_store.knowledge.models import KbEmbedding, KbModel
 from agentos_store.knowledge.replacing import embedded_text
 from agentos_store.operation import F, Repository, Steps, in_steps, reads, repeatable, writes_once
-from agentos_store.types import Float32Vector, Identifier, new_ulid
+from agentos_store.types import Float32Vector, Identifier, check_whole, new_ulid
 from agentos_store.types.float32_vector import BYTES
 
 BATCH = 64
@@ -86,13 +86,8 @@ def _is_given(vectors: object, embedder: object, source_id: object, batch: objec
         return True
     if not callable(embedder):
         raise InvalidValueError("embedder", "cannot be called")
-    _check_number("batch", batch, LARGEST_BATCH)
+    check_whole("batch", batch, 1, LARGEST_BATCH)
     return False
-
-
-def _check_number(name: str, value: object, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise InvalidValueError(name, f"must be a whole number from 1 to {most:,}")
 
 
 def _named(waiting: Sequence[Unembedded], vectors: Any) -> dict[str, Any]:
@@ -192,7 +187,7 @@ class KnowledgeEmbeddings(Repository[F]):
         self, session: Session, model_name: str, *, source_id: str | None = None, after: str = "", limit: int = BATCH
     ) -> Sequence[Unembedded]:
         """Return chunks without a fresh embedding of a model, by their keys, from behind one of them."""
-        _check_number("limit", limit, LARGEST_BATCH)
+        check_whole("limit", limit, 1, LARGEST_BATCH)
         values: dict[str, object] = {"model_name": model_name, "after": after, "limit_": limit}
         if source_id is not None:
             values["source_id"] = source_id
@@ -213,7 +208,7 @@ class KnowledgeEmbeddings(Repository[F]):
 
         ``embed`` makes them anew. It reads all embeddings, up to ``limit`` that are stale.
         """
-        _check_number("limit", limit, LARGEST_LIMIT)
+        check_whole("limit", limit, 1, LARGEST_LIMIT)
         values: dict[str, object] = {"limit_": limit}
         if model_name is not None:
             values["model_name"] = model_name

@@ -23,10 +23,10 @@ from agentos_store.leases.faces import faces
 from agentos_store.leases.held import Held
 from agentos_store.leases.keeper import Outcome, TaskKeeper, ThreadKeeper
 from agentos_store.leases.models import Fence, Lease
-from agentos_store.leases.waiting import LONGEST, Standing, acquire, acquire_awaiting, hold, hold_awaiting
+from agentos_store.leases.waiting import Standing, acquire, acquire_awaiting, hold, hold_awaiting
 from agentos_store.operation import F, Repository, reads, repeatable, walks, writes, writes_once
 from agentos_store.page import DEFAULT_LIMIT, Filter, Listing, Page, equals
-from agentos_store.types import Boolean, Identifier, Int64, Text
+from agentos_store.types import Boolean, Identifier, Int64, Text, check_duration
 
 K = TypeVar("K")
 
@@ -59,7 +59,7 @@ class LeaseRepository(Repository[F]):
             "name": Identifier().check(name, "name"),
             "owner": _default_owner() if owner is None else owner,
             "acquisition_id": session.new_ulid(),
-            "ttl": _seconds_of(ttl),
+            "ttl": check_duration("ttl", ttl).total_seconds(),
         }
         if session.repeated:
             own = session.first(_OWN, row)
@@ -76,7 +76,7 @@ class LeaseRepository(Repository[F]):
 
         One that has lapsed is lost, even if nobody else has acquired it since.
         """
-        binds = _binds(lease) | {"ttl": _seconds_of(ttl)}
+        binds = _binds(lease) | {"ttl": check_duration("ttl", ttl).total_seconds()}
         found = session.first(_RENEW, binds)
         if found is None:
             raise LeaseLostError(lease.name, lease.token)
@@ -199,7 +199,7 @@ class LeaseRepository(Repository[F]):
     @repeatable
     def _keep(self, session: Session, fences: Sequence[Fence], duration: dt.timedelta) -> Outcome:
         """Renew leases together; wait for none of them."""
-        ttl = _seconds_of(duration)
+        ttl = check_duration("ttl", duration).total_seconds()
         if not session.capabilities.data_modifying_cte:
             return Outcome({each for each in fences if session.execute(_RENEW, {**each._asdict(), "ttl": ttl})}, ())
         wanted = [each._asdict() for each in fences]
@@ -211,12 +211,6 @@ class LeaseRepository(Repository[F]):
 
 def _default_owner() -> str:
     return f"{socket.gethostname()[:200]}:{os.getpid()}"
-
-
-def _seconds_of(ttl: object) -> float:
-    if not isinstance(ttl, dt.timedelta) or not dt.timedelta(0) < ttl <= LONGEST:
-        raise InvalidValueError("ttl", f"must be a timedelta above zero, of {LONGEST.days:,} days at most")
-    return ttl.total_seconds()
 
 
 def _binds(lease: AnyLease) -> dict[str, object]:

@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from agentos_store.errors import InvalidValueError, LeaseLostError, LockTimeoutError, StoreError, UsageError
+from agentos_store.errors import LeaseLostError, LockTimeoutError, StoreError, UsageError
 from agentos_store.leases.held import AwaitedLease, Held, HeldLease
 from agentos_store.leases.models import Lease
+from agentos_store.types import check_duration
 
 if TYPE_CHECKING:
     from agentos_store.leases.repository import LeaseRepository
@@ -24,8 +25,6 @@ R = TypeVar("R")
 
 log = logging.getLogger("agentos_store.leases")
 
-LONGEST = dt.timedelta(days=36_500)
-"""More than any lease needs, and little enough for every database's calendar."""
 
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 0.5
@@ -51,10 +50,7 @@ class Patience:
 
     def __init__(self, repository: LeaseRepository[Any], name: str, wait: dt.timedelta | None) -> None:
         if wait is not None:
-            if not isinstance(wait, dt.timedelta) or not dt.timedelta(0) <= wait <= LONGEST:
-                raise InvalidValueError(
-                    "wait", f"must be a timedelta, not below zero and of {LONGEST.days:,} days at most"
-                )
+            check_duration("wait", wait, zero_too=True)
             if repository.in_transaction:
                 raise UsageError("leases.acquire: wait for a lease outside the transaction, which would hold up others")
         self._name = name

@@ -16,11 +16,11 @@ from agentos_store.memory.items import IS_VALID, ITEMS, PLACE
 from agentos_store.memory.models import SCOPES, MemoryItem
 from agentos_store.memory.texts import KIND, texts_of, tokens_of
 from agentos_store.operation import F, Repository, reads
-from agentos_store.search.asking import ask, check_look, check_page, check_whole
+from agentos_store.search.asking import ask, check_look, check_page
 from agentos_store.search.query import Query
 from agentos_store.search.ranking import Ranking
 from agentos_store.search.snippets import MARKS, WIDTH, snippet
-from agentos_store.types import Identifier, Text
+from agentos_store.types import Identifier, Text, check_whole
 
 _PLACE = Identifier()
 MOST_IN_CONTEXT = 1000

@@ -20,14 +20,13 @@ from agentos_store.memory.models import EXPIRES, FADES, GOES, SCOPE, SCOPES, Mem
 from agentos_store.memory.texts import KIND, likeness
 from agentos_store.operation import F, Repository, repeatable, writes, writes_once
 from agentos_store.search.index import Removing
-from agentos_store.types import Text, UTCDateTime
+from agentos_store.types import Text, UTCDateTime, check_duration, check_whole
 
 BATCH = 1000
 LARGEST_BATCH = 10_000
 DAY = dt.timedelta(days=1)
 HALF_LIFE = dt.timedelta(days=90)
 UNUSED = dt.timedelta(days=30)
-LONGEST = dt.timedelta(days=36_500)
 MOST_COMPARED = 10_000
 """Items of a scope that are looked at for duplicates in one call."""
 
@@ -139,8 +138,8 @@ class MemoryKeeping(Repository[F]):
         same, to the last bit, as to call it once after ten. Permanent items do not fade. ``at`` is the moment up to
         which it fades: now, unless it is given. Call it until there are no more: each call is one short transaction.
         """
-        _check_duration("half_life", half_life)
-        _check_batch(limit)
+        check_duration("half_life", half_life)
+        check_whole("limit", limit, 1, LARGEST_BATCH)
         if at is None:
             rows = session.all(_FADING, {"limit_": limit})
         else:
@@ -171,8 +170,8 @@ class MemoryKeeping(Repository[F]):
         Permanent items stay, whatever their expiry, and temporary ones whose ``auto_cleanup`` is off. Call it until
         there are no more: each call is one short transaction.
         """
-        _check_duration("unused_for", unused_for)
-        _check_batch(limit)
+        check_duration("unused_for", unused_for)
+        check_whole("limit", limit, 1, LARGEST_BATCH)
         gone = _CLEAN_UP.all(session, {"age": -unused_for.total_seconds(), "limit_": limit})
         expired = sum(item.expires_at is not None and item.expires_at <= session.now() for item in gone)
         return Cleanup(expired, len(gone) - expired, len(gone) == limit)
@@ -203,16 +202,6 @@ def _faded(confidence: float, factor: float, days: int) -> float:
             break
         confidence *= factor
     return confidence
-
-
-def _check_duration(name: str, value: object) -> None:
-    if not isinstance(value, dt.timedelta) or not dt.timedelta(0) < value <= LONGEST:
-        raise InvalidValueError(name, f"must be a timedelta above zero, of {LONGEST.days:,} days at most")
-
-
-def _check_batch(value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_BATCH:
-        raise InvalidValueError("limit", f"must be a whole number from 1 to {LARGEST_BATCH:,}")
 
 
 _TIME = UTCDateTime()

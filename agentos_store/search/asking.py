@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agentos_store.errors import InvalidValueError
 from agentos_store.search.query import Query, parse
+from agentos_store.types import check_whole
 
 LARGEST_LIMIT = 1000
 """Hits of a page, and how far into them a page may begin."""
@@ -27,9 +28,3 @@ def check_look(marks: object, width: object) -> None:
     check_whole("width", width, 1, 10_000)
     if not isinstance(marks, tuple) or len(marks) != 2 or not all(isinstance(mark, str) for mark in marks):
         raise InvalidValueError("marks", "must be two texts")
-
-
-def check_whole(name: str, value: object, low: int, high: int) -> None:
-    """Refuse what is no whole number, or one out of its range."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidValueError(name, f"must be a whole number from {low} to {high}")

@@ -7,9 +7,7 @@ import random
 from dataclasses import dataclass
 
 from agentos_store.errors import InvalidValueError
-
-LONGEST = dt.timedelta(days=36_500)
-"""More than any lease or wait needs, and little enough for every database's calendar."""
+from agentos_store.types import check_duration
 
 MOST_STEPS = 100
 """So often a wait grows at most, so that no number overflows."""
@@ -29,8 +27,8 @@ class Backoff:
     jitter: float = 0.2
 
     def __post_init__(self) -> None:
-        check_wait("base", self.base)
-        check_wait("cap", self.cap)
+        check_duration("base", self.base, zero_too=True)
+        check_duration("cap", self.cap, zero_too=True)
         _check_number("factor", self.factor, 1, 100)
         _check_number("jitter", self.jitter, 0, 1)
 
@@ -42,27 +40,6 @@ class Backoff:
     def chance(self) -> float:
         """Return the number near 1 by which the next wait is to be multiplied."""
         return 1.0 + self.jitter * (2.0 * random.random() - 1.0)
-
-
-def check_duration(name: str, value: object) -> dt.timedelta:
-    """Refuse what is no time above zero."""
-    if not isinstance(value, dt.timedelta) or not dt.timedelta(0) < value <= LONGEST:
-        raise InvalidValueError(name, f"must be a timedelta above zero, of {LONGEST.days:,} days at most")
-    return value
-
-
-def check_wait(name: str, value: object) -> dt.timedelta:
-    """Refuse what is no time; zero is one."""
-    if not isinstance(value, dt.timedelta) or not dt.timedelta(0) <= value <= LONGEST:
-        raise InvalidValueError(name, f"must be a timedelta from zero to {LONGEST.days:,} days")
-    return value
-
-
-def check_count(name: str, value: object, most: int) -> int:
-    """Refuse what is no whole number from one."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise InvalidValueError(name, f"must be a whole number from 1 to {most:,}")
-    return value
 
 
 def _check_number(name: str, value: object, low: float, high: float) -> None:

@@ -40,12 +40,11 @@ from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, build_model
 from agentos_store.errors import InvalidValueError, UnavailableError
 from agentos_store.tasks import composed
-from agentos_store.tasks.backoff import check_count, check_duration
 from agentos_store.tasks.link_models import TaskDependency
 from agentos_store.tasks.models import AT_ONCE, DELAYED, LEASED, RUNS, Task
 from agentos_store.tasks.trail import AUDITS, Entry, append
 from agentos_store.tasks.transition import EVENT_TYPE, GET, TASKS
-from agentos_store.types import Text
+from agentos_store.types import Text, check_duration, check_whole
 
 LINKS = TaskDependency.table()
 
@@ -75,7 +74,7 @@ def claim(session: Session, *, by: str, lease: dt.timedelta, task_types: Sequenc
     """Take the most urgent tasks that are free, in that order, and let those of dead workers wait again."""
     _BY.check(by, "by")
     check_duration("lease", lease)
-    check_count("limit", limit, LARGEST_LIMIT)
+    check_whole("limit", limit, 1, LARGEST_LIMIT)
     types = _checked_types(task_types)
     time, call = session.now(), session.new_ulid()
     if session.repeated and (before := _claimed_before(session, time, call)):
@@ -113,7 +112,7 @@ def claim(session: Session, *, by: str, lease: dt.timedelta, task_types: Sequenc
 
 def give_back_lapsed(session: Session, *, limit: int = GIVEN_BACK_AT_ONCE, time: dt.datetime | None = None) -> int:
     """Let tasks wait again whose lease has lapsed, or fail after their last try; return how many."""
-    check_count("limit", limit, LARGEST_LIMIT)
+    check_whole("limit", limit, 1, LARGEST_LIMIT)
     time = session.now() if time is None else time
     binds: dict[str, Any] = {"limit_": limit, "at": time}
     if session.capabilities.data_modifying_cte:

@@ -15,12 +15,12 @@ from agentos_store.engine.among import among, searched
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, build_model, numbered_by_database
 from agentos_store.engine.violations import IntegrityViolation, explain
-from agentos_store.errors import CycleError, InvalidValueError, NotFoundError
+from agentos_store.errors import CycleError, NotFoundError
 from agentos_store.tasks.graph import mermaid_text
 from agentos_store.tasks.link_models import DEPENDENCY_TYPE, TaskDependency
 from agentos_store.tasks.models import Task
 from agentos_store.tasks.transition import GET
-from agentos_store.types import Identifier
+from agentos_store.types import Identifier, check_whole
 
 LINKS = TaskDependency.table()
 TASKS = Task.table()
@@ -186,7 +186,8 @@ def _order(tasks: Sequence[tuple[Any, str]], edges: Iterable[tuple[str, str]]) -
 
 def dependency_graph(session: Session, task_id: str, *, depth: int, limit: int) -> DependencyGraph:
     """Gather the graph around a task, step by step in both directions."""
-    _check_counts(depth=depth, limit=limit)
+    check_whole("depth", depth, 1, LARGEST)
+    check_whole("limit", limit, 1, LARGEST)
     root = require_task(session, task_id)
     nodes = {task_id: TaskNode(root.task_id, root.title, root.status)}
     edges: list[DependencyEdge] = []
@@ -210,7 +211,7 @@ def dependency_graph(session: Session, task_id: str, *, depth: int, limit: int) 
 
 def project_dependency_graph(session: Session, project_id: str, *, limit: int) -> DependencyGraph:
     """Gather the tasks of a project, and what they depend on."""
-    _check_counts(limit=limit)
+    check_whole("limit", limit, 1, LARGEST)
     rows = session.all(_PROJECT_NODES, {"project_id": project_id, "limit_": limit + 1})
     nodes = {task_id: TaskNode(task_id, title, status) for task_id, title, status in rows[:limit]}
     truncated = len(rows) > limit
@@ -232,12 +233,6 @@ def _edges(
     """Yield the links of a task, each with the task at its other end; more than the limit's nodes are not needed."""
     for task, needed, kind, title, status in session.all(statement, {"start": key, "limit_": limit}):
         yield DependencyEdge(task, needed, kind), TaskNode(needed if task == key else task, title, status)
-
-
-def _check_counts(**counts: object) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST:
-            raise InvalidValueError(name, f"must be a whole number from 1 to {LARGEST}")
 
 
 def require_task(session: Session, task_id: str) -> Task:

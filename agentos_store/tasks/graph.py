@@ -9,9 +9,10 @@ from sqlalchemy import bindparam, select
 
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
-from agentos_store.errors import InvalidValueError, NotFoundError
+from agentos_store.errors import NotFoundError
 from agentos_store.tasks.models import Task, TaskLineage
 from agentos_store.tasks.transition import GET
+from agentos_store.types import check_whole
 
 _LINKS = TaskLineage.table()
 _TASKS = Task.table()
@@ -66,9 +67,8 @@ class LineageGraph:
 
 def build_graph(session: Session, task_id: str, *, depth: int, limit: int) -> LineageGraph:
     """Gather the graph breadth first, alternately the links of tasks and the tasks of links."""
-    for name, value in (("depth", depth), ("limit", limit)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InvalidValueError(name, "must be a whole number of at least 1")
+    check_whole("depth", depth)
+    check_whole("limit", limit)
     task = session.first(GET, {"task_id": task_id})
     if task is None:
         raise NotFoundError("task", task_id)

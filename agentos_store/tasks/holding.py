@@ -16,7 +16,7 @@ from agentos_store.engine.clock import from_now, seconds
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
 from agentos_store.errors import ConflictError, InvalidValueError, LeaseLostError, NotFoundError
-from agentos_store.tasks.backoff import MOST_STEPS, Backoff, check_duration
+from agentos_store.tasks.backoff import MOST_STEPS, Backoff
 from agentos_store.tasks.models import Task
 from agentos_store.tasks.transition import (
     GET,
@@ -30,6 +30,7 @@ from agentos_store.tasks.transition import (
     taken_before,
     taking,
 )
+from agentos_store.types import check_duration
 
 __all__ = ["GiveBack", "HeldStep", "TryAgain", "fail", "renew", "take"]
 

@@ -9,9 +9,10 @@ from typing import Any
 from agentos_store.engine.session import Session
 from agentos_store.operation import F, Repository, reads_together, repeatable, writes_once
 from agentos_store.tasks import claiming, holding
-from agentos_store.tasks.backoff import DEFAULT_BACKOFF, Backoff, check_wait
+from agentos_store.tasks.backoff import DEFAULT_BACKOFF, Backoff
 from agentos_store.tasks.models import Task
 from agentos_store.tasks.queue_stats import QueueStats, queue_stats
+from agentos_store.types import check_duration
 
 FAILED = "failed"
 """The exit reason of a failure that gives none."""
@@ -99,7 +100,7 @@ class TaskQueue(Repository[F]):
             task_id=task_id, to="failed", token=token, by=by, exit_reason=exit_reason, error_message=error_message
         )
         if after is not None:
-            check_wait("after", after)
+            check_duration("after", after, zero_too=True)
         again = holding.TryAgain(
             task_id=task_id,
             to="pending",

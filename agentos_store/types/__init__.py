@@ -5,6 +5,7 @@ One class in one file for each; every refusal is an InvalidValueError, raised be
 
 from __future__ import annotations
 
+from agentos_store.types.arguments import check_duration, check_whole
 from agentos_store.types.boolean import Boolean
 from agentos_store.types.choice import Choice
 from agentos_store.types.error_text import ErrorText
@@ -36,6 +37,8 @@ __all__ = [
     "Money",
     "Text",
     "UTCDateTime",
+    "check_duration",
+    "check_whole",
     "dumps_exact",
     "from_text",
     "json_contains",

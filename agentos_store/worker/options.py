@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentos_store.errors import InvalidValueError
-from agentos_store.tasks.backoff import DEFAULT_BACKOFF, Backoff, check_count, check_duration, check_wait
-from agentos_store.types import new_ulid
+from agentos_store.tasks.backoff import DEFAULT_BACKOFF, Backoff
+from agentos_store.types import check_duration, check_whole, new_ulid
 
 MOST_AT_ONCE = 1000
 BEATS = 3
@@ -62,9 +62,9 @@ def options(
     return by_type, Options(
         by=f"{socket.gethostname()}-{os.getpid()}-{new_ulid()[-6:]}" if by is None else by,
         lease=check_duration("lease", lease),
-        concurrency=check_count("concurrency", concurrency, MOST_AT_ONCE),
+        concurrency=check_whole("concurrency", concurrency, 1, MOST_AT_ONCE),
         task_types=tuple(task_types),
         poll=check_duration("poll", poll),
-        grace=check_wait("grace", grace),
+        grace=check_duration("grace", grace, zero_too=True),
         backoff=backoff or DEFAULT_BACKOFF,
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from agentos_store import Store
 from agentos_store.knowledge.chunks import NewChunk
 from agentos_store.knowledge.repository import Refreshed
+
+Run = Callable[..., list[tuple[Any, ...]]]
+"""Runs a statement past the library."""
 
 
 def pieces(*texts: str) -> list[NewChunk]:

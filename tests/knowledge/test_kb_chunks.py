@@ -7,8 +7,7 @@ import pytest
 
 from agentos_store import InvalidValueError, NotFoundError, Store
 from agentos_store.knowledge.chunks import NewChunk
-from tests.knowledge.conftest import Run
-from tests.knowledge.shelf import contents, is_whole, keys, lengths, pieces, shelve
+from tests.knowledge.shelf import Run, contents, is_whole, keys, lengths, pieces, shelve
 
 
 def test_a_chunk_has_all_that_was_given_of_it(store: Store) -> None:

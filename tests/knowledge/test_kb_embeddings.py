@@ -12,8 +12,7 @@ import pytest
 from agentos_store import AsyncStore, InvalidValueError, NotFoundError, Store, UnavailableError, UsageError
 from agentos_store.knowledge import embeddings
 from agentos_store.knowledge.embeddings import Embedded
-from tests.knowledge.conftest import Run
-from tests.knowledge.shelf import keys, lengths, shelve
+from tests.knowledge.shelf import Run, keys, lengths, shelve
 
 
 def test_an_embedding_is_the_bytes_that_were_given(store: Store) -> None:

@@ -9,8 +9,7 @@ from agentos_store import AsyncStore, InvalidValueError, NotFoundError, Settings
 from agentos_store.knowledge.chunks import NewChunk
 from agentos_store.migrate.target import Target
 from agentos_store.migrate.upgrade import downgrade
-from tests.knowledge.conftest import Run
-from tests.knowledge.shelf import contents, is_whole, keys, lengths, pieces, shelve
+from tests.knowledge.shelf import Run, contents, is_whole, keys, lengths, pieces, shelve
 
 
 def test_a_source_is_one_for_each_path_in_a_project_and_without_one(store: Store) -> None:

@@ -24,8 +24,7 @@ from agentos_store.operation import Blocking, Repository, writes
 from agentos_store.search import vectors
 from agentos_store.search.vectors import KEPT, Matrix, Wanted
 from tests.engine.gather import PROCESSES
-from tests.knowledge.conftest import Run
-from tests.knowledge.shelf import found, keys, lengths, shelve
+from tests.knowledge.shelf import Run, found, keys, lengths, shelve
 
 METRICS = ("cosine", "dot", "l2")
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -19,7 +17,6 @@ from agentos_store.search.matching import binds, matching
 from agentos_store.search.models import SearchDocument
 from agentos_store.search.parts import indexed
 from agentos_store.search.query import parse
-from agentos_store.testing.postgres import connect
 
 _FOUND = {kind: matching(kind) for kind in ("memory", "chunk")}
 _QUERIES: dict[str, Statement[Any]] = {
@@ -69,21 +66,3 @@ def index_type() -> type[Index]:
 @pytest.fixture
 def index(store: Store) -> Index:
     return store.bind(Index)
-
-
-@pytest.fixture
-def raw(url: str) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
-    """Run a statement on the bare driver, as another program would; question marks stand for values."""
-    if url.startswith("sqlite"):
-        connection: Any = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
-        mark = "?"
-    else:
-        connection = connect(url)
-        mark = "%s"
-
-    def run(statement: str, *values: object) -> list[tuple[Any, ...]]:
-        cursor = connection.execute(statement.replace("?", mark), values)
-        return [] if cursor.description is None else cursor.fetchall()
-
-    with contextlib.closing(connection):
-        yield run

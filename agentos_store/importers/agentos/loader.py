@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import bindparam, select, update
@@ -37,22 +36,22 @@ from agentos_store.importers.agentos.records import (
     VerdictRecord,
 )
 from agentos_store.importers.agentos.shapes import ORIGIN_KEY
-from agentos_store.importers.conversations import SESSIONS_THERE, USERS_THERE, write_messages, write_users
+from agentos_store.importers.conversations import EMPTY, SESSIONS_THERE, USERS_THERE, write_messages, write_users
 from agentos_store.importers.records import MessageRecord, UserRecord
 from agentos_store.importers.report import Note
 from agentos_store.importers.row import add_origin
 from agentos_store.importers.writing import (
     BATCH,
+    Importing,
     NewRow,
     Outcome,
     add_rows,
     asking,
-    remember,
     stored,
     unless_taken,
     whole_row,
 )
-from agentos_store.operation import F, Repository, repeatable, writes
+from agentos_store.operation import F, repeatable, writes
 from agentos_store.projects.models import Project, ProjectRepo
 from agentos_store.tasks.dependencies import insert_dependency
 from agentos_store.tasks.link_models import TaskArtifactRef, TaskDependency, TaskRepoScope
@@ -60,10 +59,8 @@ from agentos_store.tasks.models import Task, TaskLineage
 from agentos_store.tasks.states import ENDED
 
 
-class Loader(Repository[F]):
+class Loader(Importing[F]):
     """The writing half of the import; every method may be repeated."""
-
-    name = "import"
 
     @writes
     @repeatable
@@ -165,11 +162,7 @@ class Loader(Repository[F]):
                     "channel": record.channel,
                     "title": record.title,
                     "status": "active",
-                    "message_count": 0,
-                    "next_seq": 0,
-                    "generation": 0,
-                    "total_tokens": 0,
-                    "total_cost": Decimal(0),
+                    **EMPTY,
                     "metadata": _with_origin(record.metadata, {"user_id": lost}),
                     "created_at": record.created_at,
                     "updated_at": record.updated_at,
@@ -406,12 +399,6 @@ class Loader(Repository[F]):
     def embeddings(self, session: Session, records: Sequence[EmbeddingRecord]) -> Outcome:
         """Write what models make of chunks."""
         return write_embeddings(self, session, records)
-
-    @writes
-    @repeatable
-    def remember(self, session: Session, counts: Mapping[str, int]) -> None:
-        """Note in the housekeeping that an import took place."""
-        remember(session, counts)
 
 
 def _with_origin(metadata: Mapping[str, Any] | None, kept: Mapping[str, Any]) -> dict[str, Any]:

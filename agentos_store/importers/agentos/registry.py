@@ -21,8 +21,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
 from agentos_store.errors import InvalidValueError, NotFoundError, SchemaMismatchError
 from agentos_store.importers.agentos.audits import audit_row, read_audit
@@ -113,26 +112,9 @@ class Registry(KnowledgeReading):
             """Of its schema: ``"0.25.0"``."""
             self.shape = shape_of(columns)
             self._references = References(self._source, stack.enter_context(KeySets()))
-            self.problems = (*self._source.problems, *self._odd_columns())
+            self.problems = (*self._source.problems, *self._odd_columns(COLUMNS[self.shape]))
             """Of the file as a whole and of the definitions of its tables."""
             self._stack = stack.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stack.close()
-
-    @property
-    def changed(self) -> bool:
-        """Whether the file was written to since it was opened; what was read is then not to be relied on."""
-        return self._source.changed
 
     def check(self) -> tuple[Problem, ...]:
         """Walk through the whole file and return what SQLite finds wrong with its structure."""
@@ -362,19 +344,6 @@ class Registry(KnowledgeReading):
             why = f"the registry has version {version_text}, and {expected} can be read; migrate it with AgentOS first"
             raise SchemaMismatchError(found=version_text, expected=expected, why=why)
         return version_text
-
-    def _odd_columns(self) -> Iterator[Problem]:
-        for table, expected in COLUMNS[self.shape].items():
-            there = self._source.tables.get(table)
-            if there is None:
-                yield Problem(table, "*", "the table cannot be read, or is not there")
-                continue
-            for column in expected:
-                if column not in there:
-                    yield Problem(table, f"column {column}", "it is not there")
-            for column in there:
-                if column not in expected:
-                    yield Problem(table, f"column {column}", "it is not known, so it is not read")
 
 
 def _way(circle: list[str]) -> str:

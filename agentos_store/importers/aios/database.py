@@ -16,19 +16,19 @@ as a record or as a Problem.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
 from agentos_store.errors import InvalidValueError
 from agentos_store.importers.aios.reading import read_agent, read_context, read_event, read_task
 from agentos_store.importers.aios.records import AgentRecord, ContextRecord, EventRecord, SessionRecord, TaskRecord
 from agentos_store.importers.aios.references import COLUMNS, References, row_of
+from agentos_store.importers.database import Database
 from agentos_store.importers.keys import KeySets
-from agentos_store.importers.problems import Problem, SetAside
+from agentos_store.importers.problems import Problem
 from agentos_store.importers.row import Row
-from agentos_store.importers.source import SourceFile
+from agentos_store.importers.source import Found, SourceFile
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ _MARKS: Final = ("agent_states", "task_history")
 """Tables that no other system has; damage may have taken one."""
 
 
-class AiosDatabase:
+class AiosDatabase(Database):
     """An open ``aios.db``; close it, or use it in a ``with`` block. The file stays as it is."""
 
     shape: Final = "sqlite"
@@ -59,26 +59,9 @@ class AiosDatabase:
                 raise InvalidValueError("path", "it is no database of the AIOS Storage Manager")
             self._keys = stack.enter_context(KeySets())
             self._references = References(self._source, self._keys)
-            self.problems = (*self._source.problems, *self._odd_columns())
+            self.problems = (*self._source.problems, *self._odd_columns(COLUMNS))
             """Of the file as a whole and of the definitions of its tables."""
             self._stack = stack.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stack.close()
-
-    @property
-    def changed(self) -> bool:
-        """Whether somebody wrote to what was read, which is then not to be relied on; a copy stays what it was."""
-        return self._source.changed and not self._source.is_copy
 
     def agents(self) -> Iterator[AgentRecord | Problem]:
         """Give the agents."""
@@ -121,26 +104,5 @@ class AiosDatabase:
         others = sorted(set(self._source.tables) - set(COLUMNS))
         return {table: self._source.count(table) for table in others}
 
-    def _records(self, table: str, read: Callable[[Row], T]) -> Iterator[T | Problem]:
-        for found in self._source.rows(table):
-            if isinstance(found, Problem):
-                yield found
-                continue
-            row = row_of(found)
-            try:
-                yield read(row)
-            except SetAside as aside:
-                yield Problem(table, row.key, aside.reason)
-
-    def _odd_columns(self) -> Iterator[Problem]:
-        for table, expected in COLUMNS.items():
-            there = self._source.tables.get(table)
-            if there is None:
-                yield Problem(table, "*", "the table cannot be read, or is not there")
-                continue
-            for column in expected:
-                if column not in there:
-                    yield Problem(table, f"column {column}", "it is not there")
-            for column in there:
-                if column not in expected:
-                    yield Problem(table, f"column {column}", "it is not known, so it is not read")
+    def _take(self, found: Found) -> Row:
+        return row_of(found)

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from hashlib import blake2b
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from agentos_store.errors import InvalidValueError
 from agentos_store.importers.aios.reading import is_key, task_of
 from agentos_store.importers.aios.records import EventRecord
+from agentos_store.importers.database import Opened
 from agentos_store.importers.event_words import event_type_of, severity_of, shown
 from agentos_store.importers.jsontext import JSON, parse_json
 from agentos_store.importers.keys import KeySets
@@ -38,7 +38,7 @@ _HEAD: Final = 100
 """Lines in which an object must begin, or the file is no log of events."""
 
 
-class EventLog:
+class EventLog(Opened):
     """An open ``events.jsonl``; close it, or use it in a ``with`` block. The file stays as it is."""
 
     shape: Final = "jsonl"
@@ -56,18 +56,6 @@ class EventLog:
             self._check()
             self._keys = stack.enter_context(KeySets())
             self._stack = stack.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Forget what was met."""
-        self._stack.close()
 
     def events(self) -> Iterator[EventRecord | Problem]:
         """Give the events in the order of their lines; a line that is none comes as a Problem."""

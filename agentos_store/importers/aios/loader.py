@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import bindparam, exists, literal, select, text, update
@@ -24,12 +23,12 @@ from agentos_store.importers.aios.records import (
     TaskRecord,
 )
 from agentos_store.importers.aios.references import ORIGIN_KEY
-from agentos_store.importers.conversations import SESSIONS_THERE
+from agentos_store.importers.conversations import EMPTY, SESSIONS_THERE
 from agentos_store.importers.report import Note
 from agentos_store.importers.row import add_origin
-from agentos_store.importers.writing import NewRow, Outcome, add_rows, asking, remember, stored, unless_taken
+from agentos_store.importers.writing import Importing, NewRow, Outcome, add_rows, asking, stored, unless_taken
 from agentos_store.models import Agent
-from agentos_store.operation import F, Repository, repeatable, writes
+from agentos_store.operation import F, repeatable, writes
 from agentos_store.tasks.models import Task
 
 CHANNEL: Final = "aios"
@@ -40,10 +39,8 @@ MAX_ATTEMPTS: Final = 3
 """As for a task that is made here; AIOS does not count them."""
 
 
-class Loader(Repository[F]):
+class Loader(Importing[F]):
     """The writing half of the import; every method may be repeated."""
-
-    name = "import"
 
     @writes
     @repeatable
@@ -155,11 +152,7 @@ class Loader(Repository[F]):
                     "id": record.id,
                     "channel": CHANNEL,
                     "status": "active",
-                    "message_count": 0,
-                    "next_seq": 0,
-                    "generation": 0,
-                    "total_tokens": 0,
-                    "total_cost": Decimal(0),
+                    **EMPTY,
                     "metadata": {},
                     "created_at": record.created_at,
                     "updated_at": record.created_at,
@@ -234,12 +227,6 @@ class Loader(Repository[F]):
             session.execute_many(unless_taken(ImportLedgerEntry), entries)
         outcome.imported = EventRepository.log_many(self, session, [_event(record) for record in new])
         return outcome
-
-    @writes
-    @repeatable
-    def remember(self, session: Session, counts: Mapping[str, int]) -> None:
-        """Note in the housekeeping that an import took place."""
-        remember(session, counts)
 
 
 def _event(record: EventRecord) -> dict[str, Any]:

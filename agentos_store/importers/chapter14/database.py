@@ -16,10 +16,9 @@ as a record or as a Problem.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
 from agentos_store.errors import InvalidValueError
 from agentos_store.importers.chapter14.reading import (
@@ -31,11 +30,12 @@ from agentos_store.importers.chapter14.reading import (
 )
 from agentos_store.importers.chapter14.records import SessionRecord, TaskRecord, ToolLogRecord
 from agentos_store.importers.chapter14.references import COLUMNS, References, row_of
+from agentos_store.importers.database import Database
 from agentos_store.importers.keys import KeySets
 from agentos_store.importers.problems import Problem, SetAside
 from agentos_store.importers.records import MessageRecord, UserRecord
 from agentos_store.importers.row import Row
-from agentos_store.importers.source import SourceFile
+from agentos_store.importers.source import Found, SourceFile
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ def open_agent_store(path: str | os.PathLike[str]) -> AgentStore:
     return AgentStore(path)
 
 
-class AgentStore:
+class AgentStore(Database):
     """An open database of chapter 14; close it, or use it in a ``with`` block."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -72,27 +72,10 @@ class AgentStore:
                 raise InvalidValueError("path", "it is no agent store of chapter 14")
             self._keys = stack.enter_context(KeySets())
             self._references = References(self._source, self._keys)
-            self.problems = (*self._source.problems, *self._odd_columns())
+            self.problems = (*self._source.problems, *self._odd_columns(COLUMNS))
             """Of the file as a whole and of the definitions of its tables."""
             self._summed = ""
             self._stack = stack.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stack.close()
-
-    @property
-    def changed(self) -> bool:
-        """Whether the file was written to since it was opened; what was read is then not to be relied on."""
-        return self._source.changed
 
     def users(self) -> Iterator[UserRecord | Problem]:
         """Give the users."""
@@ -157,26 +140,5 @@ class AgentStore:
             self._keys.tally(f"{self._summed} tokens", session_id, 0),
         )
 
-    def _records(self, table: str, read: Callable[[Row], T]) -> Iterator[T | Problem]:
-        for found in self._source.rows(table):
-            if isinstance(found, Problem):
-                yield found
-                continue
-            row = row_of(found)
-            try:
-                yield read(row)
-            except SetAside as aside:
-                yield Problem(table, row.key, aside.reason)
-
-    def _odd_columns(self) -> Iterator[Problem]:
-        for table, expected in COLUMNS.items():
-            there = self._source.tables.get(table)
-            if there is None:
-                yield Problem(table, "*", "the table cannot be read, or is not there")
-                continue
-            for column in expected:
-                if column not in there:
-                    yield Problem(table, f"column {column}", "it is not there")
-            for column in there:
-                if column not in expected:
-                    yield Problem(table, f"column {column}", "it is not known, so it is not read")
+    def _take(self, found: Found) -> Row:
+        return row_of(found)

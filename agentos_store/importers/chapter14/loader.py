@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from agentos_store.conversations.models import Session as Conversation
 from agentos_store.conversations.tool_call_models import ToolCallRecord
@@ -10,6 +10,7 @@ from agentos_store.engine.session import Session
 from agentos_store.importers.chapter14.records import SessionRecord, TaskRecord, ToolLogRecord
 from agentos_store.importers.chapter14.references import ORIGIN_KEY
 from agentos_store.importers.conversations import (
+    EMPTY,
     MESSAGES_THERE,
     SESSIONS_THERE,
     USERS_THERE,
@@ -19,8 +20,8 @@ from agentos_store.importers.conversations import (
 from agentos_store.importers.records import MessageRecord, UserRecord
 from agentos_store.importers.report import Note
 from agentos_store.importers.row import add_origin
-from agentos_store.importers.writing import NewRow, Outcome, add_rows, remember, stored
-from agentos_store.operation import F, Repository, repeatable, writes
+from agentos_store.importers.writing import Importing, NewRow, Outcome, add_rows, stored
+from agentos_store.operation import F, repeatable, writes
 from agentos_store.tasks.models import Task
 from agentos_store.types import to_text
 
@@ -29,10 +30,8 @@ CHANNEL = "chapter14"
 SOURCE = "chapter14"
 
 
-class Loader(Repository[F]):
+class Loader(Importing[F]):
     """The writing half of the import; every method may be repeated."""
-
-    name = "import"
 
     @writes
     @repeatable
@@ -63,9 +62,7 @@ class Loader(Repository[F]):
                     "title": record.title,
                     "status": record.status,
                     "model": record.model,
-                    "message_count": 0,
-                    "next_seq": 0,
-                    "generation": 0,
+                    **EMPTY,
                     "total_tokens": record.spent_tokens,
                     "total_cost": record.total_cost,
                     "metadata": metadata,
@@ -168,9 +165,3 @@ class Loader(Repository[F]):
             )
         add_rows(session, ToolCallRecord, rows, outcome)
         return outcome
-
-    @writes
-    @repeatable
-    def remember(self, session: Session, counts: Mapping[str, int]) -> None:
-        """Note in the housekeeping that an import took place."""
-        remember(session, counts)

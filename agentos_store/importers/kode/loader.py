@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import bindparam, select, text, update
@@ -14,25 +13,24 @@ from agentos_store.conversations.models import Session as Conversation
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
 from agentos_store.events.repository import EventRepository
+from agentos_store.importers.conversations import EMPTY
 from agentos_store.importers.kode.conversation import Told, Writer, derived_id, imported_before
 from agentos_store.importers.kode.parts import new_snapshots, write_calls, write_documents, write_snapshots
 from agentos_store.importers.kode.records import AgentRecord, EventRecord, InfoRecord
 from agentos_store.importers.kode.survey import AGENTS, DOCUMENTS, MESSAGES
 from agentos_store.importers.kode.written import Written, all_set_aside
 from agentos_store.importers.report import Note
-from agentos_store.importers.writing import Outcome, remember, unless_taken, whole_row
+from agentos_store.importers.writing import Importing, Outcome, unless_taken, whole_row
 from agentos_store.models import Agent
-from agentos_store.operation import F, Repository, repeatable, writes
+from agentos_store.operation import F, repeatable, writes
 
 CHANNEL: Final = "kode"
 EARLIER: Final = "earlier_messages"
 """What a snapshot holds and the conversation does not any more."""
 
 
-class Loader(Repository[F]):
+class Loader(Importing[F]):
     """The writing half of the import; every method may be repeated."""
-
-    name = "import"
 
     @writes
     @repeatable
@@ -82,12 +80,6 @@ class Loader(Repository[F]):
         outcome = Outcome()
         outcome.imported = EventRepository.log_many(self, session, [_event(record) for record in records])
         return outcome
-
-    @writes
-    @repeatable
-    def remember(self, session: Session, counts: Mapping[str, int]) -> None:
-        """Note in the housekeeping that an import took place."""
-        remember(session, counts)
 
 
 def _event(record: EventRecord) -> dict[str, Any]:
@@ -162,11 +154,7 @@ def _session(record: AgentRecord) -> dict[str, Any]:
         "channel": CHANNEL,
         "status": "active",
         "model": _told_by(record).model,
-        "message_count": 0,
-        "next_seq": 0,
-        "generation": 0,
-        "total_tokens": 0,
-        "total_cost": Decimal(0),
+        **EMPTY,
         "metadata": {},
         "created_at": record.created_at,
         "updated_at": record.created_at,

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 from agentos_store.conversations.models import Session as Conversation
 from agentos_store.conversations.tool_call_models import ToolCallRecord
 from agentos_store.conversations.tool_call_states import means_error
 from agentos_store.engine.session import Session
-from agentos_store.importers.conversations import append
+from agentos_store.importers.conversations import EMPTY, append
 from agentos_store.importers.openai.records import Transcript
-from agentos_store.importers.writing import remember, unless_taken, whole_row
-from agentos_store.operation import F, Repository, repeatable, writes
+from agentos_store.importers.writing import Importing, unless_taken, whole_row
+from agentos_store.operation import F, repeatable, writes
 from agentos_store.tasks.models import Task
 from agentos_store.types import to_text
 
@@ -26,10 +24,8 @@ UNANSWERED = "the transcript has no answer to it"
 _STEP = dt.timedelta(microseconds=1)
 
 
-class Loader(Repository[F]):
+class Loader(Importing[F]):
     """The writing half of the import; every method may be repeated."""
-
-    name = "import"
 
     @writes
     @repeatable
@@ -81,12 +77,6 @@ class Loader(Repository[F]):
             session.execute(unless_taken(Task), whole_row(Task, _task(transcript, ended)))
         return True
 
-    @writes
-    @repeatable
-    def remember(self, session: Session, counts: Mapping[str, int]) -> None:
-        """Note in the housekeeping that an import took place."""
-        remember(session, counts)
-
 
 def _session(transcript: Transcript, began: dt.datetime) -> dict[str, Any]:
     return {
@@ -95,11 +85,7 @@ def _session(transcript: Transcript, began: dt.datetime) -> dict[str, Any]:
         "title": transcript.title,
         "status": "completed",
         "model": transcript.model,
-        "message_count": 0,
-        "next_seq": 0,
-        "generation": 0,
-        "total_tokens": 0,
-        "total_cost": Decimal(0),
+        **EMPTY,
         "metadata": transcript.metadata,
         "created_at": began,
         "updated_at": began,

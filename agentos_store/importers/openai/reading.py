@@ -19,10 +19,10 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from agentos_store.errors import InvalidValueError
+from agentos_store.importers.database import Opened
 from agentos_store.importers.jsontext import JSON, parse_json
 from agentos_store.importers.keys import KeySets
 from agentos_store.importers.openai.pieces import Characters, Piece, elements, layout_of, lines
@@ -43,7 +43,7 @@ def open_transcripts(path: str | os.PathLike[str], *, key: str | None = None) ->
     return TranscriptFile(path, key=key)
 
 
-class TranscriptFile:
+class TranscriptFile(Opened):
     """An open file of transcripts; close it, or use it in a ``with`` block."""
 
     def __init__(self, path: str | os.PathLike[str], *, key: str | None = None) -> None:
@@ -68,18 +68,6 @@ class TranscriptFile:
             self._characters = characters
             self._keys = stack.enter_context(KeySets())
             self._stack = stack.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stack.close()
 
     @property
     def layout(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import Any
 
 from agentos_store.importers.jsontext import JSON
 from agentos_store.importers.problems import Repair
@@ -77,6 +76,3 @@ class LostTranscript:
     reason: str
     messages: int = 0
     """How many messages it has, as far as that is known."""
-
-
-Values = dict[str, Any]

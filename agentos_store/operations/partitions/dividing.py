@@ -8,8 +8,9 @@ from typing import Any
 
 from agentos_store.engine.backend import Backend
 from agentos_store.engine.version import quote_name
-from agentos_store.errors import InvalidValueError, UnavailableError
+from agentos_store.errors import UnavailableError
 from agentos_store.operations.partitions.desk import TABLE, Desk, Partition, Standing, boundary, name_of
+from agentos_store.types import check_whole
 
 ROWS = 1_000_000
 """Positions of one partition."""
@@ -38,8 +39,8 @@ class PartitionReport:
 
 def partition_events(backend: Backend, *, rows: int = ROWS, ahead: int = AHEAD) -> PartitionReport:
     """Divide the events, or make partitions ahead where they are divided already."""
-    _check("rows", rows, MOST_ROWS)
-    _check("ahead", ahead, MOST_AHEAD)
+    check_whole("rows", rows, 1, MOST_ROWS)
+    check_whole("ahead", ahead, 1, MOST_AHEAD)
     if not backend.capabilities.partitions:
         raise UnavailableError("SQLite has no partitions; there prune removes old events in short steps")
     desk = Desk(backend, is_patient=True)
@@ -126,11 +127,6 @@ def _refuse_dependents(desk: Desk, cursor: Any) -> None:
             f"events cannot be partitioned while this hangs on the table: {', '.join(names)};"
             " drop it, and make it again afterwards"
         )
-
-
-def _check(name: str, value: object, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise InvalidValueError(name, f"must be a whole number from 1 to {most:,}")
 
 
 _INDEXES = f"""

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agentos_store.errors import InvalidValueError
-
-LONGEST = dt.timedelta(days=36_500)
+from agentos_store.types import check_duration, check_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +57,10 @@ class PruneReport:
 
 def check(policy: Policy, states: Sequence[str]) -> None:
     """Raise InvalidValueError for a policy that makes no sense; ``states`` are those of its table."""
-    if policy.older_than is not None and (
-        not isinstance(policy.older_than, dt.timedelta) or not dt.timedelta(0) <= policy.older_than <= LONGEST
-    ):
-        raise InvalidValueError("older_than", f"must be a timedelta from zero to {LONGEST.days:,} days")
-    if policy.keep is not None and (
-        isinstance(policy.keep, bool) or not isinstance(policy.keep, int) or not 0 <= policy.keep < 2**63
-    ):
-        raise InvalidValueError("keep", "must be a whole number, and not below zero")
+    if policy.older_than is not None:
+        check_duration("older_than", policy.older_than, zero_too=True)
+    if policy.keep is not None:
+        check_whole("keep", policy.keep, 0)
     if isinstance(policy.states, str):
         raise InvalidValueError("states", "must be a list of states")
     for state in policy.states:
