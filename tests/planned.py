@@ -40,7 +40,7 @@ class Planned:
         found: tuple[list[Any], int] = self.inner.execute(prepared, values)
         return found
 
-    def execute_many(self, prepared: Prepared[Any], values: Sequence[list[object]]) -> int:
+    def execute_many(self, prepared: Prepared[Any], values: Sequence[Sequence[object]]) -> int:
         self.plans.append(self.explain(prepared.text, values[0]))
         found: int = self.inner.execute_many(prepared, values)
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from agentos_store.engine.statement import check_size
 from agentos_store.errors import InvalidValueError
@@ -52,8 +52,7 @@ LONGEST_NAME = 255
 _KINDS = "must be a string, a list of blocks, or None"
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """The content of one message and the calls beside it."""
 
     text: ExactText

@@ -13,7 +13,7 @@ from agentos_store.conversations.message_models import Message
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import build_model, plain_json
 from agentos_store.errors import InvalidValueError, PayloadTooLargeError
-from agentos_store.types import Gate, Int64, Money
+from agentos_store.types import Gate, Int64, Money, new_ulids
 
 MESSAGES = Message.table()
 C = TypeVar("C", int, Decimal)
@@ -139,7 +139,11 @@ def read_drafts(session: Session, session_id: str, messages: Sequence[Any]) -> l
     given = as_mappings(messages)
     # What one call writes was written at one time; the identifiers, which grow, tell the order.
     now = session.now()
-    return [Draft(session, session_id, values, f"messages[{place}]", now) for place, values in enumerate(given)]
+    keys: list[str] = session.keep(new_ulids(len(given)))
+    return [
+        Draft(session, session_id, values, f"messages[{place}]", now, key)
+        for place, (values, key) in enumerate(zip(given, keys, strict=True))
+    ]
 
 
 def as_mappings(messages: Sequence[Any]) -> list[Mapping[str, Any]]:
@@ -154,8 +158,8 @@ def _as_mapping(given: object, path: str) -> Mapping[str, Any]:
         return _mapping_of(given)
     if not isinstance(given, Mapping):
         raise InvalidValueError(path, "must be a mapping such as {'role': 'user', 'content': '…'}, or a Message")
-    unknown = given.keys() - FIELDS
-    if unknown:
+    if not FIELDS.issuperset(given):
+        unknown = given.keys() - FIELDS
         known = ", ".join(sorted(FIELDS))
         raise InvalidValueError(f"{path}[{min(map(str, unknown))!r}]", f"there is no such field; there are {known}")
     return given
@@ -193,6 +197,8 @@ def checked(value: Any, name: str, path: str = "") -> Any:
 
 
 def _counted(value: Any, name: str, type_: Gate[C], most: C, path: str) -> C:
+    if value.__class__ is int and type_ is _INT64 and 0 <= value <= most:
+        return value
     try:
         checked = type_.check(value, name)
     except InvalidValueError as error:

@@ -37,7 +37,7 @@ class Connection(Protocol):
     def execute(self, prepared: Prepared[Any], values: list[object]) -> tuple[list[Any], int]:
         """Execute and return the rows and the number of rows that were found or changed."""
 
-    def execute_many(self, prepared: Prepared[Any], values: Sequence[list[object]]) -> int:
+    def execute_many(self, prepared: Prepared[Any], values: Sequence[Sequence[object]]) -> int:
         """Execute once for each list of values; return the number of rows that were changed."""
 
     def copy(self, table: str, columns: Sequence[str], chunks: Iterable[str]) -> int:
@@ -128,8 +128,7 @@ class Session:
             return 0
         prepared = self._connection.prepared(statement)
         self._admit(prepared)
-        limit = self.max_payload
-        count = self._connection.execute_many(prepared, [prepared.encode(each, limit) for each in values])
+        count = self._connection.execute_many(prepared, prepared.encode_many(values, self.max_payload))
         self.wrote = self.wrote or count > 0
         return count
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from sqlalchemy import Delete, Insert, Select, Update, bindparam, insert, inspect
 from sqlalchemy.orm import configure_mappers
 
+from agentos_store.engine.columnwise import encode_column, has_longer
 from agentos_store.engine.recordset import RecordsText
-from agentos_store.errors import PayloadTooLargeError
+from agentos_store.errors import InvalidValueError, PayloadTooLargeError
 from agentos_store.types import Gate
 
 if TYPE_CHECKING:
@@ -124,6 +126,21 @@ class Prepared(Generic[M]):
                 self._measure(encoded, max_payload)
                 break
         return encoded if self._places is None else [encoded[place] for place in self._places]
+
+    def encode_many(self, rows: Sequence[Mapping[str, object]], max_payload: int = NO_LIMIT) -> list[Sequence[object]]:
+        """Return the driver's values of each row; raise what ``encode`` raises for the first row that is refused."""
+        few = max_payload // LARGEST_CHARACTER
+        try:
+            columns = [
+                [extra] * len(rows) if name is None else encode_column(rows, name, encode, extra, for_none)
+                for name, encode, extra, for_none in self._binds
+            ]
+        except InvalidValueError:
+            columns = []
+        if not columns or any(has_longer(column, few) for column in columns):
+            return [self.encode(row, max_payload) for row in rows]
+        placed = columns if self._places is None else [columns[place] for place in self._places]
+        return list(zip(*placed, strict=True))
 
     def _measure(self, encoded: list[object], max_payload: int) -> None:
         for value, (_, _, called, _) in zip(encoded, self._binds, strict=True):
@@ -245,7 +262,7 @@ def _model_builder(
             if row[i] is not None:
                 values[key] = decode(row[i])
         # A key makes the instance detached, as if a session had loaded and expunged it.
-        values["_sa_instance_state"].key = (mapped, tuple(values[key] for key in identity), None)
+        values["_sa_instance_state"].key = (mapped, identity(values), None)
         return cast("M", instance)
 
     return build
@@ -256,17 +273,15 @@ def build_model(model: type[M], values: Mapping[str, object]) -> M:
     shape = _shape(cast("Any", model))
     instance = shape.new_instance()
     state = instance.__dict__
-    for name, key in shape.renamed:
-        state[key] = values[name]
-    state.update(zip(shape.same, map(values.__getitem__, shape.same), strict=True))
-    state["_sa_instance_state"].key = (shape.mapped, tuple(state[key] for key in shape.identity), None)
+    state.update(zip(shape.attributes, shape.pick(values), strict=True))
+    state["_sa_instance_state"].key = (shape.mapped, shape.identity(state), None)
     return cast("M", instance)
 
 
 class _Shape:
     """How instances of a model are made without its constructor."""
 
-    __slots__ = ("identity", "keys", "mapped", "new_instance", "renamed", "same")
+    __slots__ = ("attributes", "identity", "keys", "mapped", "new_instance", "pick")
 
     def __init__(self, model: type[Any]) -> None:
         # Until the mappers are configured an attribute cannot be read.
@@ -274,9 +289,14 @@ class _Shape:
         mapper = inspect(model)
         self.keys = {column.name: mapper.get_property_by_column(column).key for column in mapper.columns}
         """Attribute by column."""
-        self.same = tuple(name for name, key in self.keys.items() if name == key)
-        self.renamed = tuple((name, key) for name, key in self.keys.items() if name != key)
-        self.identity = tuple(self.keys[column.name] for column in mapper.primary_key)
+        self.attributes = tuple(self.keys.values())
+        self.pick = itemgetter(*self.keys)
+        """Returns the values of the columns, in the order of the attributes; no model has a single column."""
+        identity = [self.keys[column.name] for column in mapper.primary_key]
+        only = identity[0]
+        self.identity: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+        """Return the values of the primary key."""
+        self.identity = itemgetter(*identity) if len(identity) > 1 else lambda values: (values[only],)
         self.mapped = mapper.class_
         self.new_instance: Callable[[], Any] = mapper.class_manager.new_instance
 

@@ -264,7 +264,7 @@ class Counted:
         found: tuple[list[Any], int] = self.inner.execute(prepared, values)
         return found
 
-    def execute_many(self, prepared: Prepared[Any], values: Sequence[list[object]]) -> int:
+    def execute_many(self, prepared: Prepared[Any], values: Sequence[Sequence[object]]) -> int:
         self.count += 1
         return int(self.inner.execute_many(prepared, values))
 

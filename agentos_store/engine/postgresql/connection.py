@@ -69,7 +69,7 @@ class PostgreSQLConnection:
             raise self.meaning(error) from None
         return rows, len(rows)
 
-    def execute_many(self, prepared: Prepared[Any], values: Sequence[list[object]]) -> int:
+    def execute_many(self, prepared: Prepared[Any], values: Sequence[Sequence[object]]) -> int:
         """Execute once for each list of values, without waiting for each answer."""
         try:
             self.cursor.executemany(prepared.text, values)

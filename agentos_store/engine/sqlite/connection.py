@@ -74,7 +74,7 @@ class SQLiteConnection:
         """Refuse: there is no such thing."""
         raise NotImplementedError
 
-    def execute_many(self, prepared: Prepared[Any], values: Sequence[list[object]]) -> int:
+    def execute_many(self, prepared: Prepared[Any], values: Sequence[Sequence[object]]) -> int:
         """Execute once for each list of values."""
         try:
             return self.raw.executemany(prepared.text, values).rowcount

@@ -1,0 +1,44 @@
+"""Many rows encoded column by column: one decision for a column in place of one for each value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentos_store.types.gate import Encode
+
+
+def encode_column(
+    rows: Sequence[Mapping[str, Any]], name: str, encode: Encode, called: str, for_none: Encode | None
+) -> list[object]:
+    """Return the driver's values of one column of the rows, of which there is at least one.
+
+    ``for_none`` is the encoder of None where that is no NULL. Raises InvalidValueError for the first value that the
+    store refuses in the column.
+    """
+    given = [row[name] for row in rows]
+    first = given[0]
+    # The same object in every row, most often None, is looked at once. Equal ones need not be alike: 1, True and 1.0.
+    if first is given[-1] and len(set(map(id, given))) == 1:
+        return [encode_one(first, encode, called, for_none)] * len(given)
+    if for_none is None:
+        return [None if value is None else encode(value, called) for value in given]
+    return [for_none(value, called) if value is None else encode(value, called) for value in given]
+
+
+def encode_one(value: object, encode: Encode, called: str, for_none: Encode | None) -> object:
+    """Return the driver's value of one value."""
+    if value is None:
+        return None if for_none is None else for_none(None, called)
+    return encode(value, called)
+
+
+def has_longer(column: Sequence[object], characters: int) -> bool:
+    """Tell whether a column holds a text of more characters than this."""
+    kinds = set(map(type, column))
+    if kinds == {str}:
+        return max(map(len, column)) > characters  # type: ignore[arg-type]  # as was just found
+    return any(issubclass(kind, str) for kind in kinds) and any(
+        isinstance(value, str) and len(value) > characters for value in column
+    )
