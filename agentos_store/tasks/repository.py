@@ -494,6 +494,9 @@ def _change(session: Session, task_id: str, changes: Mapping[str, Any], version:
     binds = {f"new_{name}": value for name, value in changes.items()}
     binds |= {"task_id": task_id, "given_version": version, "new_updated_at": time}
     while True:
+        if session.repeated and (done := session.first(GET, {"task_id": task_id})) and done.updated_at == time:
+            # An earlier try of this very call was committed, and its answer got lost.
+            return done
         try:
             changed = session.first(statement, binds)
         except IntegrityViolation as violation:
@@ -502,9 +505,6 @@ def _change(session: Session, task_id: str, changes: Mapping[str, Any], version:
         if changed is not None:
             return changed
         task = _required(session.first(GET, {"task_id": task_id}), task_id)
-        if session.repeated and task.updated_at == time:
-            # An earlier try of this very call was committed, and its answer got lost.
-            return task
         if version is not None and task.version != version:
             raise ConflictError("task", task_id, f"it is at version {task.version}, not {version}")
         if into_project:
