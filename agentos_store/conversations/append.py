@@ -40,7 +40,7 @@ def append(session: Session, draft: Draft) -> Message:
         if keyed and (found := session.first(_BY_KEY, row)) is not None:
             exists(session, row["session_id"])
             return found
-        _refuse(session, row["session_id"], draft.cost)
+        _refuse(session, row["session_id"], [draft])
         # Whatever stood in the way is gone by now.
 
 
@@ -90,7 +90,7 @@ def append_many(session: Session, session_id: str, drafts: Sequence[Draft]) -> l
         place = _write_many(session, session_id, new) if new else (0, 0)
         if new and place is None:
             if look:
-                _refuse(session, session_id, cost_of(new))
+                _refuse(session, session_id, new)
             # Whatever stood in the way is gone by now, or is found by its key.
             look = True
             continue
@@ -105,7 +105,7 @@ def append_many(session: Session, session_id: str, drafts: Sequence[Draft]) -> l
 def add(session: Session, session_id: str, drafts: Sequence[Draft]) -> None:
     """Add messages to a session that the caller's transaction holds; a key that is taken is an error here."""
     if _write_many(session, session_id, drafts) is None:
-        _refuse(session, session_id, cost_of(drafts))
+        _refuse(session, session_id, drafts)
         raise ConflictError("session", session_id, "it was changed meanwhile")
 
 
@@ -246,8 +246,12 @@ def exists(session: Session, session_id: str) -> None:
         raise NotFoundError("session", session_id)
 
 
-def _refuse(session: Session, session_id: str, cost: Decimal) -> None:
+def _refuse(session: Session, session_id: str, drafts: Sequence[Draft]) -> None:
     """Raise what kept messages out of the session; return when nothing does any more."""
+    # What they say is refused first, also where they were not looked at because the session takes nothing.
+    for draft in drafts:
+        draft.check()
+    cost = cost_of(drafts)
     found = session.first(_STATE, {"session_id": session_id})
     if found is None:
         raise NotFoundError("session", session_id)

@@ -37,7 +37,7 @@ def explain(violation: IntegrityViolation, model: type[Base], row: Mapping[str, 
     """
     table = model.table()
     if violation.kind == "foreign_key":
-        for key in table.foreign_key_constraints:
+        for key in _parents(table):
             if _is_meant(violation, key.name) and _parent_is_missing(key, row, session, violation):
                 column = next(iter(key.columns))
                 return NotFoundError(entity_of(key.referred_table), row[column.name])
@@ -64,6 +64,12 @@ def _is_meant(violation: IntegrityViolation, name: Any) -> bool:
     return violation.constraint is None or violation.constraint == name
 
 
+def _parents(table: Table) -> list[ForeignKeyConstraint]:
+    """Return the foreign keys in the order in which PostgreSQL looks at them, so that of two both name the same."""
+    places = {column.name: place for place, column in enumerate(table.columns)}
+    return sorted(table.foreign_key_constraints, key=lambda key: places[next(iter(key.columns)).name])
+
+
 def _unique_keys(table: Table) -> list[tuple[Any, list[Column[Any]]]]:
     keys: list[tuple[Any, list[Column[Any]]]] = [
         (constraint.name, list(constraint.columns))
@@ -71,7 +77,9 @@ def _unique_keys(table: Table) -> list[tuple[Any, list[Column[Any]]]]:
         if isinstance(constraint, UniqueConstraint | PrimaryKeyConstraint)
     ]
     keys += [(index.name, list(index.columns)) for index in table.indexes if index.unique]
-    return sorted(keys, key=lambda key: str(key[0]))
+    # PostgreSQL looks at the primary key first, then at the constraints, then at what is only an index.
+    ranks = ("pk_", "uq_", "ix_")
+    return sorted(keys, key=lambda key: (ranks.index(str(key[0])[:3]), str(key[0])))
 
 
 def _parent_is_missing(

@@ -25,23 +25,8 @@ from agentos_store.models import metadata
 from agentos_store.operation import Access
 from agentos_store.types import UTCDateTime
 from tests.catalogue import CALLS
+from tests.store.plain import OF_THE_PLACE, OWN
 
-_OWN = re.compile(r"\b[0-9A-HJKMNP-TV-Z]{26}\b|\b[0-9a-f]{64}\b|\d{4}-\d\d-\d\dT[\d:.]+Z?|txid-\d+")
-"""Keys that were drawn, hashes over them, and times."""
-
-_OF_THE_PLACE = {
-    # Numbers of transactions, identities that a failed try has used, how long something took, where the index stands.
-    "duration",
-    "transaction_id",
-    "position",
-    "audit_id",
-    "lineage_id",
-    "dependency_id",
-    "artifact_id",
-    "document_id",
-    "acquisition_id",
-    "unindexed_from",
-}
 _TABLES = [table for table in metadata.sorted_tables if table.name not in {"search_documents", "event_orders"}]
 
 
@@ -51,9 +36,9 @@ def contents(store: Store) -> dict[str, list[str]]:
     def body(session: Session) -> dict[str, list[str]]:
         found = {}
         for table in _TABLES:
-            columns = [c for c in table.c if not isinstance(c.type, UTCDateTime) and c.name not in _OF_THE_PLACE]
+            columns = [c for c in table.c if not isinstance(c.type, UTCDateTime) and c.name not in OF_THE_PLACE]
             rows: list[Any] = session.all(Statement(select(*columns), lasting=False))
-            found[table.name] = sorted(_OWN.sub("…", pprint.pformat(row, sort_dicts=True, width=10**6)) for row in rows)
+            found[table.name] = sorted(OWN.sub("…", pprint.pformat(row, sort_dicts=True, width=10**6)) for row in rows)
         return found
 
     result: dict[str, list[str]] = store._backend.run(Access.SNAPSHOT, "contents", body, repeatable=True)
