@@ -8,7 +8,7 @@ DEV := $(VENV)/.dev-installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test check bench clean
+.PHONY: help venv demo test check bench soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ check: $(DEV) ## lint, types, layers, formatting, and models against migrations
 
 bench: $(DEV) ## measure against the drivers alone and write benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
+
+soak: $(DEV) ## run the long forms of the tests that kill, cut and draw at random (MINUTES=30)
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30)
 
 clean: ## remove .venv, caches and build products; databases stay
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -15,6 +15,7 @@
     ├── BudgetExceededError      the session's budget is spent
     ├── LeaseLostError           somebody else holds the lease by now
     ├── SchemaMismatchError      the schema is not the one that this code knows
+    ├── DamagedFileError         the file is not what was written: part of it was changed or is missing
     ├── UsageError               the library was called in a way that cannot work
     └── UnavailableError         the database cannot do it now
         ├── LockTimeoutError         another writer held the lock for too long
@@ -169,6 +170,22 @@ class SchemaMismatchError(StoreError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), (), {"found": self.found, "expected": self.expected, "why": self.why})
+
+
+class DamagedFileError(StoreError):
+    """The file is not what was written: part of it was changed or is missing; take another copy of it."""
+
+    def __init__(self, path: str, why: str, *, table: str | None = None, line: int | None = None) -> None:
+        self.path = path
+        self.why = why
+        self.table = table
+        """The table whose rows are damaged, where that is known."""
+        self.line = line
+        """The line of the damaged row among those of its table, where that is known."""
+        super().__init__(f"{path} is damaged: {why}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), (self.path, self.why), {"table": self.table, "line": self.line})
 
 
 class UsageError(StoreError, RuntimeError):

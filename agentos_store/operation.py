@@ -74,8 +74,13 @@ class Runner(Protocol):
     in_transaction: bool
     """Whether it is one that is open."""
 
-    def call(self, access: Access, name: str, body: Callable[[Session], Any], *, repeatable: bool) -> Any:
-        """Run the body with a session and return its result, or a coroutine that does."""
+    def call(
+        self, access: Access, name: str, body: Callable[[Session], Any], *, repeatable: bool, may_lag: bool = False
+    ) -> Any:
+        """Run the body with a session and return its result, or a coroutine that does.
+
+        One that ``may_lag`` may be answered by a replica, which has what this store wrote.
+        """
 
     @property
     def bell(self) -> Bell | None:
@@ -87,6 +92,9 @@ class Repository(Generic[F]):
 
     name: str = "repository"
     """The attribute of the store that holds it."""
+
+    may_lag = True
+    """Whether a replica may answer its reads, which may lack what other processes wrote just now."""
 
     def __init__(self, runner: Runner, *, asynchronous: bool = False) -> None:
         self._runner = runner
@@ -154,10 +162,15 @@ class _Operation(Generic[P, R]):
         body, access, call = self.body, self.access, instance._runner.call  # noqa: SLF001  the two are one mechanism
         name = f"{instance.name}.{self.__name__}"
         may_repeat = access.reads or getattr(body, "__repeatable__", False)
+        may_lag = access.reads and instance.may_lag
 
         def bound(*args: Any, **kwargs: Any) -> Any:
             refuse_inside_body()
-            return call(access, name, lambda session: body(instance, session, *args, **kwargs), repeatable=may_repeat)
+
+            def work(session: Session) -> Any:
+                return body(instance, session, *args, **kwargs)
+
+            return call(access, name, work, repeatable=may_repeat, may_lag=may_lag)
 
         return functools.update_wrapper(bound, body)
 

@@ -77,6 +77,7 @@ class Settings(BaseSettings):
     password: SecretStr | None = None
     """As it is, without percent-encoding."""
     sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = None
+    """None for ``verify-full`` where the server is not on this machine, and for libpq's own default where it is."""
     sslrootcert: str | None = None
     """The file with the certificates that may have signed the server's; ``system`` for the machine's own."""
     schema_name: str | None = Field(default=None, validation_alias=f"{PREFIX}SCHEMA")
@@ -100,9 +101,19 @@ class Settings(BaseSettings):
     idle_in_transaction_timeout: SecondsOrOff | None = 60.0
     """Seconds after which PostgreSQL ends a transaction in which nothing happens; None (0) for the server's limit."""
     connect_timeout: Seconds = 10.0
-    """Seconds until an attempt to connect is given up, for each host."""
+    """Seconds until an attempt to connect is given up, for each host; 3 where there is another one to go to and this is
+    not set."""
+    reconnect_timeout: Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)] = 10.0
+    """Seconds for which operations wait together for a PostgreSQL server that was there: it starts again, or a standby
+    takes its place. 0 for no longer than the retries take."""
+    tcp_timeout: SecondsOrOff | None = 15.0
+    """Seconds after which a server counts as gone that the network brings no sign of; None (0) for the system's
+    limits, which are hours."""
     migration_timeout: Seconds = 600.0
     """Seconds that a migrator waits for another one to finish."""
+
+    slow_operation: SecondsOrOff | None = 1.0
+    """Seconds from which an operation is logged as slow; None (0 in the environment) for none."""
 
     max_payload: Annotated[int, Field(ge=1024, le=LARGEST_PAYLOAD)] = 16 * 1024 * 1024
     """Bytes, in UTF-8, that one text or JSON value may have."""
@@ -116,7 +127,9 @@ class Settings(BaseSettings):
     prepare_statements: bool = True
     """False for a PgBouncer that cannot track prepared statements (before 1.21)."""
     read_url: SecretStr | None = None
-    """The URL of a replica for reads; refused at opening until reads can go there."""
+    """The URL of a replica for reads. It belongs to the URL beside it: a store of another database does not use it."""
+    read_wait: Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)] = 0.1
+    """Seconds that a read waits for the replica to have what this store wrote, before it asks the primary."""
 
     retries: Annotated[int, Field(ge=0)] = 3
     """Further tries after a passing fault."""
@@ -167,15 +180,20 @@ class Settings(BaseSettings):
         if self.url is None:
             return self._url_of_parts()
         url = read_url(self.url.get_secret_value(), f"{PREFIX}URL")
+        return self._completed(url)
+
+    def to_read_url(self) -> URL | None:
+        """Return the URL of the replica for reads; None when there is none."""
+        if self.read_url is None:
+            return None
+        return self._completed(read_url(self.read_url.get_secret_value(), f"{PREFIX}READ_URL"))
+
+    def _completed(self, url: URL) -> URL:
         if not url.drivername.startswith("postgres"):
             return url
         if self.password is not None and url.password is None and "password" not in url.query:
             url = url.set(password=self.password.get_secret_value())
         return url.update_query_dict({key: value for key, value in self._tls() if key not in url.query})
-
-    def to_read_url(self) -> URL | None:
-        """Return the URL of the replica for reads; None when there is none."""
-        return None if self.read_url is None else read_url(self.read_url.get_secret_value(), f"{PREFIX}READ_URL")
 
     def _url_of_parts(self) -> URL:
         server_only = sorted({"host", "port", "user", "password"} & self.model_fields_set)
@@ -207,7 +225,7 @@ class Settings(BaseSettings):
         if self.sslrootcert is not None:
             yield "sslrootcert", self.sslrootcert
 
-    @field_validator("statement_timeout", "idle_in_transaction_timeout")
+    @field_validator("statement_timeout", "idle_in_transaction_timeout", "tcp_timeout", "slow_operation")
     @classmethod
     def _zero_is_off(cls, value: float | None) -> float | None:
         return value or None

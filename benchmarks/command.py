@@ -15,6 +15,7 @@ from time import perf_counter
 
 from benchmarks import machine, report
 from benchmarks.agents.works import WORKS as OF_AGENTS
+from benchmarks.backups import backups
 from benchmarks.conversations.works import WORKS as OF_CONVERSATIONS
 from benchmarks.conversations.writers import append_messages
 from benchmarks.events.works import WORKS as OF_EVENTS
@@ -46,9 +47,9 @@ CROWDS: dict[str, tuple[Callable[[Place], Chore], str]] = {
     "claim-processes": (claim_tasks, "processes"),
 }
 """What sixteen writers do, and what they are."""
-BESIDE: dict[str, Callable[[Place], Crowd]] = {"retention": retention}
+BESIDE: dict[str, Callable[[Place], Crowd]] = {"retention": retention, "backups": backups}
 """What writers are measured beside; the rounds are not asked for."""
-ON_SQLITE_ONLY = {"process", "threads", "processes", "append-processes"}
+ON_SQLITE_ONLY = {"process", "threads", "processes", "append-processes", "backups"}
 
 
 def main() -> None:

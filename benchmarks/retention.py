@@ -41,10 +41,10 @@ def retention(place: Place) -> Crowd:
         raw.connection.execute(_FILL[place.name])
     place.settle(url)
     with Store.open(url) as store:
-        with _writing(store) as alone:
+        with writing(store) as alone:
             threading.Event().wait(SECONDS)
         began = perf_counter()
-        with _writing(store) as beside:
+        with writing(store) as beside:
             report = store.prune([Policy(table="events", older_than=dt.timedelta(days=365))])
         took = perf_counter() - began
         if report.rows != EVENTS:
@@ -52,16 +52,16 @@ def retention(place: Place) -> Crowd:
         written = sum(len(each.times) for each in (*alone, *beside))
         if store.events.count() != written:
             raise NotHonestError(f"{store.events.count()} events are left, of {written} that were written")
-    base = _rate(alone, SECONDS)
+    base = rate_of(alone, SECONDS)
     lines = (
-        _line("alone", alone, base, base),
-        _line(f"while retention removes {EVENTS:,} events in {took:.0f} s", beside, _rate(beside, took), base),
+        line_of("alone", alone, base, base),
+        line_of(f"while retention removes {EVENTS:,} events in {took:.0f} s", beside, rate_of(beside, took), base),
     )
     return Crowd(f"{WRITERS} threads", "log events, beside the retention,", "events", place.name, lines)
 
 
 @contextmanager
-def _writing(store: Store) -> Iterator[list[Written]]:
+def writing(store: Store) -> Iterator[list[Written]]:
     """Let the writers write until the block ends; the list is complete then."""
     written: list[Written] = []
     over = threading.Event()
@@ -83,11 +83,11 @@ def _writing(store: Store) -> Iterator[list[Written]]:
             thread.join()
 
 
-def _rate(written: list[Written], seconds: float) -> Spread:
+def rate_of(written: list[Written], seconds: float) -> Spread:
     return Spread((sum(each.in_time for each in written) / seconds,))
 
 
-def _line(name: str, written: list[Written], rate: Spread, baseline: Spread) -> Line:
+def line_of(name: str, written: list[Written], rate: Spread, baseline: Spread) -> Line:
     times = sorted(time / 1e9 for each in written for time in each.times)
     errors = sum(each.errors for each in written)
     return Line(name, rate, rate.over(baseline), percentile(times, 0.5), percentile(times, 0.99), times[-1], errors)

@@ -28,7 +28,7 @@ BACKENDS = ("sqlite", "postgresql")
 
 Ask = Callable[[str], str]
 """Answers ``"server"`` with the server's URL, ``"template"`` with the name of a migrated database to copy, which is
-empty where databases may not be created."""
+empty where databases may not be created, and ``"bouncer"`` with the URL of what stands before it, if anything does."""
 
 ASK = pytest.StashKey[Ask]()
 
@@ -45,6 +45,7 @@ class Owner:
         self._listener: Listener | None = None
         self._thread: threading.Thread | None = None
         self._key = secrets.token_bytes(32)
+        self._between = contextlib.ExitStack()
 
     def ask(self, what: str) -> str:
         """Answer a question; a failure is remembered, so that each test reports it and none waits for it again."""
@@ -54,13 +55,20 @@ class Owner:
     def _ask(self, what: str) -> str:
         if what not in self._answers:
             try:
-                self._answers[what] = self._start() if what == "server" else self._make_template(self._ask("server"))
+                self._answers[what] = self._find(what)
             except Exception as error:  # noqa: BLE001  whoever asks gets it
                 self._answers[what] = error
         answer = self._answers[what]
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def _find(self, what: str) -> str:
+        if what == "server":
+            return self._start()
+        if what == "bouncer":
+            return self._stand_between()
+        return self._make_template(self._ask("server"))
 
     def address(self) -> tuple[Any, bytes]:
         """Return where workers may ask, and the key that they have to show."""
@@ -79,6 +87,7 @@ class Owner:
             self._thread.join()
             self._listener.close()
         with self._lock:
+            self._between.close()
             if self._server is not None:
                 self._drop_template()
                 self._server.close()
@@ -97,20 +106,32 @@ class Owner:
 
     def _start(self) -> str:
         from agentos_store.testing import PostgresServer
+        from tests.standing import THROUGH_BOUNCER
 
-        self._server = PostgresServer()
+        # Through a PgBouncer the limits are those of the role, or of the server.
+        self._server = PostgresServer(settings={"lock_timeout": "5s"} if THROUGH_BOUNCER else None)
         return self._server.url
 
+    def _stand_between(self) -> str:
+        from tests.events.bouncer import bouncer, find
+        from tests.standing import THROUGH_BOUNCER
+
+        if not THROUGH_BOUNCER:
+            return ""
+        if find() is None:
+            raise RuntimeError("AGENTOS_STORE_TEST_THROUGH=pgbouncer, but it is not installed")
+        return self._between.enter_context(bouncer(self._ask("server"), every=True))
+
     def _make_template(self, server: str) -> str:
-        from agentos_store import ensure_migrations
         from agentos_store.testing import Databases
+        from tests.standing import migrate
 
         databases = Databases(server)
         if not databases.can_create():
             return ""
         url = databases.create()
         try:
-            ensure_migrations(url)
+            migrate(url)
             databases.seal(url)
         except BaseException:
             databases.drop(url)
@@ -143,6 +164,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let nothing of the developer's own configuration into the tests, and prepare the way to the server."""
     for name in [name for name in os.environ if name.upper().startswith("DATABASE_")]:
         del os.environ[name]
+    if os.environ.get("AGENTOS_STORE_TEST_THROUGH"):
+        # The oldest that is met knows of no prepared statements.
+        os.environ["DATABASE_PREPARE_STATEMENTS"] = "false"
     worker: dict[str, Any] | None = getattr(config, "workerinput", None)
     if worker is None:
         work_in_memory()
@@ -231,11 +255,13 @@ def url(backend: str, request: pytest.FixtureRequest) -> Iterator[str]:
         shutil.copy(request.getfixturevalue("sqlite_template"), empty.removeprefix("sqlite:///"))
         yield empty
         return
+    from tests.standing import tested
+
     ask = request.config.stash[ASK]
     server, template = ask("server"), ask("template")
     if template:
         with _postgres_database(server, template) as made:
-            yield made
+            yield tested(made, ask("bouncer"))
     else:
         from agentos_store import ensure_migrations
 
@@ -278,26 +304,29 @@ def both(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres_url: str
 ) -> Iterator[list[Store]]:
     """A store on SQLite and one on PostgreSQL, used side by side by the tests of a module."""
-    from agentos_store import Store, ensure_migrations
+    from agentos_store import Store
     from agentos_store.testing import reset_schema
+    from tests.standing import migrate, tested
 
     # Of this worker alone: the others may run tests of the same module beside it.
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     schema = f"agentos_{request.module.__name__.rpartition('.')[2]}_{worker}"
     reset_schema(postgres_url, schema)
-    ensure_migrations(postgres_url, schema=schema)
+    migrate(postgres_url, schema)
+    near = tested(postgres_url, request.config.stash[ASK]("bouncer"))
     with (
         Store.open(f"sqlite:///{tmp_path_factory.mktemp('both')}/registry.sqlite") as sqlite,
-        Store.open(postgres_url, schema=schema) as postgresql,
+        Store.open(near, schema=schema) as postgresql,
     ):
         yield [sqlite, postgresql]
     reset_schema(postgres_url, schema)
 
 
 @pytest.fixture
-def raw(url: str) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+def raw(url: str, pytestconfig: pytest.Config) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
     """Run a statement on the bare driver, as another program would; question marks stand for values."""
     from agentos_store.testing.postgres import connect
+    from tests.standing import administrative
 
     if url.startswith("sqlite"):
         connection: Any = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
@@ -305,7 +334,7 @@ def raw(url: str) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
         connection.execute("PRAGMA recursive_triggers=ON")
         mark = "?"
     else:
-        connection = connect(url)
+        connection = connect(administrative(url, pytestconfig.stash[ASK]("server")))
         mark = "%s"
 
     def run(statement: str, *values: object) -> list[tuple[Any, ...]]:

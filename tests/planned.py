@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,8 +45,11 @@ class Planned:
         found: int = self.inner.execute_many(prepared, values)
         return found
 
-    def copy(self, table: str, columns: Sequence[str], chunks: Iterable[str]) -> int:
-        return int(self.inner.copy(table, columns, chunks))
+    def stream(self, prepared: Prepared[Any], values: list[object]) -> Iterator[Any]:
+        return iter(self.inner.stream(prepared, values))
+
+    def copy(self, table: str, columns: Sequence[str], chunks: Iterable[str], *, null: str) -> int:
+        return int(self.inner.copy(table, columns, chunks, null=null))
 
 
 class Undone(Exception):

@@ -73,6 +73,13 @@ def test_a_url_takes_from_the_parts_the_password_and_the_tls_that_it_lacks() -> 
     assert Settings.load(url="sqlite:///x.db", **parts).to_url() == make_url("sqlite:///x.db")
 
 
+def test_the_url_of_a_replica_takes_what_it_lacks_in_the_same_way() -> None:
+    settings = Settings.load(read_url="postgresql://u@r1,r2/db", password=SECRET, sslrootcert="/etc/ca.pem")
+    url = settings.to_read_url()
+    assert url is not None
+    assert (url.password, url.query) == (SECRET, {"host": "r1,r2", "sslrootcert": "/etc/ca.pem"})
+
+
 def test_a_url_object_keeps_its_password() -> None:
     given = URL.create("postgresql", "u", SECRET, "h", database="db")
     assert Settings.load(url=given, read_url=given).to_url() == given
@@ -107,7 +114,10 @@ def test_zero_switches_a_limit_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings.load().idle_in_transaction_timeout == 60.0
     monkeypatch.setenv("DATABASE_IDLE_IN_TRANSACTION_TIMEOUT", "0")
     monkeypatch.setenv("DATABASE_STATEMENT_TIMEOUT", "2.5")
+    monkeypatch.setenv("DATABASE_TCP_TIMEOUT", "0")
+    monkeypatch.setenv("DATABASE_RECONNECT_TIMEOUT", "0")
     settings = Settings.load()
+    assert (settings.tcp_timeout, settings.reconnect_timeout) == (None, 0)
     assert settings.idle_in_transaction_timeout is None
     assert settings.statement_timeout == 2.5
 
@@ -124,6 +134,9 @@ def test_zero_switches_a_limit_off(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DATABASE_LOCK_TIMEOUT", "1e9"),
         ("DATABASE_MIGRATION_TIMEOUT", "inf"),
         ("DATABASE_DURABILITY", "none"),
+        ("DATABASE_RECONNECT_TIMEOUT", "-1"),
+        ("DATABASE_READ_WAIT", "nan"),
+        ("DATABASE_TCP_TIMEOUT", "1e9"),
         ("DATABASE_SSLMODE", "yes"),
         ("DATABASE_PREPARE_STATEMENTS", "perhaps"),
         ("DATABASE_RETRY_JITTER", "2"),

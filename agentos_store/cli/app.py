@@ -8,56 +8,68 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, ClassVar, TextIO
 
 import typer
 
-from agentos_store import StoreError
-from agentos_store.cli import (
-    audit,
-    database,
-    demonstration,
-    imports,
-    inbox,
-    kb,
-    lineage,
-    prune,
-    search,
-    status,
-    tail,
-    tasks,
-    verdicts,
-)
 from agentos_store.cli.exits import INTERRUPTED, READER_GONE, UNAVAILABLE, WRONG_USAGE, exit_code
+from agentos_store.cli.loading import Later, LazyGroup
 from agentos_store.cli.output import ReaderGoneError, complain, echo
 from agentos_store.cli.where import Where
 
+
+class Application(LazyGroup):
+    """All commands. A new one is added here, and imported when it is called."""
+
+    later: ClassVar[dict[str, Later]] = {
+        "db": Later("database", "app", "The schema and its revisions."),
+        "import": Later("imports", "app", "Bring in the data of other systems."),
+        "tasks": Later("tasks", "app", "Tasks."),
+        "audit": Later("audit", "app", "The audit trail."),
+        "verdicts": Later("verdicts", "app", "Verdicts of guardians."),
+        "inbox": Later("inbox", "app", "The supervisor's inbox."),
+        "kb": Later("kb", "app", "Files that can be searched."),
+        "search": Later(
+            "search",
+            "search",
+            "Search memories, files and conversations, best hits first.",
+            # A word that must not be there begins with a hyphen, as an option does.
+            {"ignore_unknown_options": True},
+        ),
+        "lineage": Later("lineage", "lineage", "Draw what a task comes from and what it led to."),
+        "copy": Later("copying", "copy", "Copy a whole database into another one."),
+        "prune": Later("prune", "prune", "Remove old rows of one table for good."),
+        "forget": Later("forget", "app", "Erase a person or an agent everywhere."),
+        "status": Later("status", "status", "Show where the database stands."),
+        "health": Later("health", "health", "Tell in one line whether the database can be worked with."),
+        "backup": Later("archives", "backup", "Write what the database holds into one file."),
+        "restore": Later("archives", "restore", "Make the database from a backup."),
+        "verify": Later("archives", "verify", "Check a backup."),
+        "export": Later("exporting", "export", "Write rows as JSON lines, for other programs."),
+        "doctor": Later("doctor", "doctor", "Look what is wrong or weak, and what to do about it."),
+        "tail": Later("tail", "tail", "Show the newest events, and with --follow those that come."),
+        "demo": Later("demonstration", "demo", "Try the main job on a small registry made for it."),
+    }
+
+
 app = typer.Typer(
     name="agentos-store",
+    cls=Application,
     help="The data layer for agent platforms: AgentOS's registry of tasks and audits, on SQLite and PostgreSQL.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # Plain text: Typer would draw frames, and colour them in a pipe too where it finds itself on a build server.
+    rich_markup_mode=None,
     epilog="Exit codes: 0 done, 1 something was found wrong, 2 wrong usage, 3 not found, 4 a value was refused, "
-    "5 conflict, 6 the schema is another one, 7 the database is not available, 130 interrupted, 141 nobody reads the "
-    "output.",
+    "5 conflict, 6 the schema is another one, 7 the database is not available, 8 something was found weak, "
+    "130 interrupted, 141 nobody reads the output.",
 )
-app.add_typer(database.app, name="db")
-app.add_typer(imports.app, name="import")
-app.add_typer(tasks.app, name="tasks")
-app.add_typer(audit.app, name="audit")
-app.add_typer(verdicts.app, name="verdicts")
-app.add_typer(inbox.app, name="inbox")
-app.add_typer(kb.app, name="kb")
-# A word that must not be there begins with a hyphen, as an option does.
-app.command("search", context_settings={"ignore_unknown_options": True})(search.search)
-app.command("lineage")(lineage.lineage)
-app.command("prune")(prune.prune)
-app.command("status")(status.status)
-app.command("tail")(tail.tail)
-app.command("demo")(demonstration.demo)
 
 _USAGE: type[Any] = typer.BadParameter.__mro__[1]
 """What an unknown option or a missing argument raises, of the click that Typer depends on or of the one it carries."""
+
+_COMMON = ("--url", "--schema", "--version")
+"""Options that stand before the command."""
 
 
 def _version(wanted: bool) -> None:
@@ -108,28 +120,47 @@ def main() -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, or the program's own, and return its exit code."""
     try:
-        # Not standalone: Typer would print its own errors, of many lines, and swallow our codes.
-        result = app(args=arguments, standalone_mode=False)
-    except StoreError as error:
-        complain("error", str(error))
-        return exit_code(error)
-    except _USAGE as error:
-        # Without a message it asked for help, which was printed.
-        if message := error.format_message():
-            complain("error", message)
-        return WRONG_USAGE
+        return _run(arguments)
     except ReaderGoneError:
         return READER_GONE
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        # Not standalone: Typer would print its own errors, of many lines, and swallow our codes.
+        result = app(args=arguments, prog_name="agentos-store", standalone_mode=False)
+    except _USAGE as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            # Of one click or the other; its message is the help.
+            echo(error.format_message())
+        else:
+            complain("error", error.format_message() + _hint(error))
+        return WRONG_USAGE
+    except ReaderGoneError:
+        raise
     except typer.Abort:
         complain("error", "there was no answer; nothing was changed")
         return INTERRUPTED
+    except KeyboardInterrupt:
+        result = INTERRUPTED
     except OSError as error:
         complain("error", f"{error.filename or 'a file'}: {error.strerror}")
         return UNAVAILABLE
+    except Exception as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        complain("error", str(error))
+        return code
     code = result if isinstance(result, int) else 0
     if code == INTERRUPTED:
         complain("interrupted", "what was committed stays; the command can be repeated")
     return code
+
+
+def _hint(error: Any) -> str:
+    name = getattr(error, "option_name", None)
+    return f"; it stands before the command: agentos-store {name} …" if name in _COMMON else ""
 
 
 def _show_warning(

@@ -29,7 +29,8 @@ def verify(
     if as_json:
         print_json({"ok": found.ok, **asdict(found)})
     elif found.ok:
-        echo(f"{found.chains:,} chains with {found.entries:,} entries: all whole")
+        erased = f", {found.erased:,} of them erased rightfully" if found.erased else ""
+        echo(f"{found.chains:,} chains with {found.entries:,} entries{erased}: all whole")
     else:
         rows = [(fault.task_id, fault.kind, str(fault.audit_id or ""), fault.detail) for fault in found.faults]
         title = f"{len(rows):,} of {found.chains:,} chains are not whole"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
-from rich.tree import Tree
 
 from agentos_store.cli.output import AsJSON, console, echo, print_json, print_table, short, visible
 from agentos_store.cli.where import where
 from agentos_store.tasks.dependencies import DependencyGraph
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
 
 
 def graph(
@@ -48,6 +49,9 @@ def graph(
 
 def draw(found: DependencyGraph, task_id: str) -> Tree:
     """Return the graph as a tree: below the task what it needs and what needs it; each is drawn out once."""
+    from rich.text import Text
+    from rich.tree import Tree
+
     labels = {
         node.task_id: Text.assemble(
             (visible(node.title), "bold"), " ", (f"{node.status} {visible(node.task_id)}", "dim")

@@ -6,24 +6,20 @@ could drive a terminal.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-
-WIDE = 200
-"""Columns for whoever reads through a pipe, where a line that is broken in two is hard to search."""
 
 _UNSEEN = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """What JSON may hold as it is, but a terminal acts upon, or no encoding has."""
@@ -33,31 +29,26 @@ class ReaderGoneError(Exception):
     """Whoever read our output has closed the pipe, as ``head`` does when it has enough."""
 
 
-class _Results(Console):
-    def on_broken_pipe(self) -> None:
-        raise ReaderGoneError
-
-
-class _Errors(Console):
-    def on_broken_pipe(self) -> None:
-        """Go on: that nobody reads the progress of an import is no reason to end it."""
-        self.quiet = True
-
-
 def console() -> Console:
     """Return the console for results. It honours NO_COLOR, and shows no colour where nobody looks."""
-    known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return _Results(highlight=False, markup=False, emoji=False, width=None if known else WIDE)
+    from agentos_store.cli.consoles import results
+
+    return results()
 
 
 def errors() -> Console:
-    """Return the console for errors and progress."""
-    return _Errors(stderr=True, highlight=False, markup=False, emoji=False)
+    """Return the console for progress, which is shown on a terminal only."""
+    from agentos_store.cli.consoles import aside
+
+    return aside()
 
 
 def complain(kind: str, message: str) -> None:
     """Print one line about what went wrong."""
-    errors().print(f"{kind}: {visible(message)}", soft_wrap=True)
+    # That nobody reads it is no reason to end.
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.write(f"{kind}: {visible(message)}\n")
+        sys.stderr.flush()
 
 
 def echo(text: str) -> None:
@@ -89,8 +80,21 @@ def print_table(
     right: Sequence[str] = (),
     whole: Sequence[str] = (),
 ) -> None:
-    """Print a table; values are text, never markup. Columns named in ``whole`` are never broken into lines."""
+    """Print a table; values are text, never markup. Columns named in ``whole`` are never broken into lines.
+
+    Where it does not fit, each row becomes lines of its own, so that no key is cut and no column is a letter wide.
+    """
+    # Rich takes longer to import than most commands to run, and JSON needs nothing of it.
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     headed = any(columns)
+    cells = [[visible(shown(value)) for value in row] for row in rows]
+    results = console()
+    if headed and _width(columns, cells, whole) > results.width:
+        _print_records(title, columns, cells)
+        return
     table = Table(
         title=Text(visible(title)),
         title_justify="left",
@@ -103,9 +107,33 @@ def print_table(
     for column in columns:
         justify: Literal["left", "right"] = "right" if column in right else "left"
         table.add_column(column, justify=justify, overflow="fold", no_wrap=column in whole)
-    for row in rows:
-        table.add_row(*(Text(visible(shown(value))) for value in row))
-    console().print(table)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    results.print(table)
+
+
+NARROW = 8
+"""Columns of a terminal below which a text that is broken into lines cannot be read any more."""
+
+
+def _width(columns: Sequence[str], cells: Sequence[Sequence[str]], whole: Sequence[str]) -> int:
+    """Return how wide the table is at least when it can still be read, with what lies between its columns."""
+    from rich.cells import cell_len
+
+    width = 2
+    for number, column in enumerate(columns):
+        longest = max([cell_len(row[number]) for row in cells], default=0)
+        width += max(cell_len(column), longest if column in whole else min(longest, NARROW)) + 1
+    return width
+
+
+def _print_records(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    width = max(map(len, columns))
+    lines = [visible(title)]
+    for row in cells:
+        lines.append("")
+        lines += [f"{column:<{width}}  {value}".rstrip() for column, value in zip(columns, row, strict=True)]
+    echo("\n".join([*lines, "", ""]))
 
 
 def shown(value: object) -> str:

@@ -24,14 +24,12 @@ def prune(
     keep: Annotated[int | None, typer.Option(help="How many of the newest stay, of each state.")] = None,
     state: Annotated[list[str] | None, typer.Option(help="Only this state; may be given several times.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many rows would go.")] = False,
-    confirm: Annotated[
-        bool, typer.Option("--confirm", help="Prune although no row of the table would be left.")
-    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Prune although no row of the table would be left.")] = False,
     as_json: AsJSON = False,
 ) -> None:
     """Remove old rows of one table for good, in short steps, so that whoever writes hardly notices."""
-    if older_than is None and keep is None and not confirm and not dry_run:
-        raise InvalidValueError("older_than", "without it, and without --keep, all go that may; --confirm if so meant")
+    if older_than is None and keep is None and not yes and not dry_run:
+        raise InvalidValueError("older_than", "without it, and without --keep, all go that may; --yes if so meant")
     policy = Policy(
         table=table, older_than=parse_duration(older_than, "older_than"), keep=keep, states=tuple(state or ())
     )
@@ -49,7 +47,7 @@ def prune(
             if told is not None:
                 bar.update(told, completed=rows)
 
-        report = store.prune([policy], dry_run=dry_run, confirm=confirm, progress=progress)
+        report = store.prune([policy], dry_run=dry_run, confirm=yes, progress=progress)
     if as_json:
         print_json(_plain(report))
         return

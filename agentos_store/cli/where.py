@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import typer
-from sqlalchemy import URL
 
-from agentos_store import Store
-from agentos_store.engine.sqlite.connect import connect_reader, roll_back_journal
-from agentos_store.errors import NotFoundError
-from agentos_store.migrate.revisions import check_revision
-from agentos_store.migrate.target import Target
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+    from agentos_store import Store
+    from agentos_store.migrate.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,11 @@ class Where:
 
         A slip in its name would otherwise be answered with an empty store.
         """
+        # The store and pydantic take half a second to import, which listing and completing commands should not pay for.
+        from agentos_store import Store
+        from agentos_store.errors import NotFoundError
+        from agentos_store.migrate.revisions import check_revision
+        from agentos_store.migrate.target import Target
         from agentos_store.settings import Settings
 
         settings = Settings.load()
@@ -42,6 +47,8 @@ class Where:
 
 
 def _is_blank(target: Target) -> bool:
+    from agentos_store.engine.sqlite.connect import connect_reader, roll_back_journal
+
     path = target.path
     if path is None or not path.exists() or not path.stat().st_size:
         return True

@@ -10,8 +10,10 @@ from sqlalchemy import URL
 
 from agentos_store.engine.bell import Bell
 from agentos_store.engine.capabilities import Capabilities
+from agentos_store.engine.meter import Meter
 from agentos_store.engine.retry import RetryPolicy
 from agentos_store.engine.session import Session
+from agentos_store.engine.vitals import PoolState, ServerState, Vitals
 from agentos_store.operation import Access
 
 Body = Callable[[Session], Any]
@@ -50,11 +52,31 @@ class Backend(Protocol):
     def schema(self) -> str | None:
         """The PostgreSQL schema; None on SQLite."""
 
-    def run(self, access: Access, what: str, body: Body, *, repeatable: bool) -> Any:
-        """Run a body in a transaction of its own, with the retries that the settings allow."""
+    @property
+    def settings(self) -> Any:
+        """The settings that it was opened with."""
+
+    def run(self, access: Access, what: str, body: Body, *, repeatable: bool, may_lag: bool = False) -> Any:
+        """Run a body in a transaction of its own, with the retries that the settings allow.
+
+        One that ``may_lag`` may be answered by a replica, which has what this store wrote.
+        """
 
     def begin(self, *, read_only: bool) -> OpenTransaction:
         """Begin an explicit transaction."""
+
+    @property
+    def meter(self) -> Meter:
+        """What the database has done; another one after a fork."""
+
+    def pool_state(self) -> PoolState:
+        """Return how the connections are, and who waits; it asks nobody and waits for nothing."""
+
+    def examine(self, vitals: Vitals) -> None:
+        """Look whether the database can be worked with, and tell step by step; an error says which step failed."""
+
+    def server_state(self) -> ServerState | None:
+        """Return how the server stands; None where there is none."""
 
     def revision(self) -> str | None:
         """Return the revision that the database is at; None when it has none."""

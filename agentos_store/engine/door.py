@@ -33,6 +33,11 @@ class Door:
             if self._shut or self._held:
                 self._changed.notify_all()
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether nobody is let in any more."""
+        return self._shut
+
     def rest(self) -> None:
         """Stay inside without doing anything: an explicit transaction between two operations."""
         with self._lock:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from agentos_store.engine.statement import Prepared, Statement, build_model, insert_into
@@ -40,20 +40,29 @@ class Connection(Protocol):
     def execute_many(self, prepared: Prepared[Any], values: Sequence[Sequence[object]]) -> int:
         """Execute once for each list of values; return the number of rows that were changed."""
 
-    def copy(self, table: str, columns: Sequence[str], chunks: Iterable[str]) -> int:
+    def stream(self, prepared: Prepared[Any], values: list[object]) -> Iterator[Any]:
+        """Execute and yield each row as it is read."""
+
+    def copy(self, table: str, columns: Sequence[str], chunks: Iterable[str], *, null: str) -> int:
         """Stream rows in; only asked of a database that can copy."""
 
 
 class Call:
     """What stays the same when one call is tried again: the keys and the times that its body draws."""
 
-    __slots__ = ("_drawn", "announced", "in_doubt")
+    __slots__ = ("_drawn", "announced", "in_doubt", "pool_wait", "queue_wait", "retries")
 
     def __init__(self) -> None:
         self.announced = False
         """Whether others wait for what this call commits."""
         self.in_doubt = False
         """Whether the connection was cut in an earlier try when that may have been committed."""
+        self.pool_wait = 0.0
+        """Seconds for which it waited for a connection, in all its tries."""
+        self.queue_wait = 0.0
+        """Seconds for which it waited for its turn to write."""
+        self.retries = 0
+        """Tries after the first one."""
         self._drawn: list[Any] = []
 
     def draw(self, position: int, make: Any) -> Any:
@@ -132,17 +141,27 @@ class Session:
         self.wrote = self.wrote or count > 0
         return count
 
-    def copy(self, model: type[B], columns: Sequence[str], chunks: Iterable[str]) -> int:
+    def stream(self, statement: Statement[M], values: Mapping[str, object] = {}) -> Iterator[M]:
+        """Execute a query and yield each row as it is read, however many they are; until the last one nothing else.
+
+        The rows are read in the transaction of this session, so it has to be one that is still open then.
+        """
+        prepared = self._connection.prepared(statement)
+        if prepared.writes:
+            raise UsageError("only what is read can be streamed")
+        return map(prepared.build, self._connection.stream(prepared, prepared.encode(values, self.max_payload)))
+
+    def copy(self, model: type[B], columns: Sequence[str], chunks: Iterable[str], *, null: str = "") -> int:
         """Stream rows in where the database can copy; return their number.
 
         The rows are encoded already, in COPY's text format: a line for each, its fields divided by tabs, a backslash
-        before each backslash, and nothing for NULL. While one chunk is made the database works on the one before; an
+        before each backslash, and ``null`` for NULL. While one chunk is made the database works on the one before; an
         error between two of them leaves nothing behind.
         """
         table = model.table().name
         if self.read_only or (self._single and self.wrote):
             raise UsageError(f"there can be no rows written to {table} here")
-        count = self._connection.copy(table, columns, chunks)
+        count = self._connection.copy(table, columns, chunks, null=null)
         self.wrote = self.wrote or count > 0
         return count
 

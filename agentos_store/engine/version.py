@@ -11,8 +11,13 @@ if TYPE_CHECKING:
 TABLE = "agentos_store_version"
 """Its columns are ``revision`` and ``applied_at``. A name of our own lets two applications share a database."""
 
-HEAD = "0016_retention"
+HEAD = "0017_forget"
 """The newest revision in ``migrations/versions``, which this code is written for; a test holds the two together."""
+
+
+UNFINISHED = "unfinished-move"
+"""What the version table holds while rows are brought in from elsewhere: no code knows it, so none opens the database
+before all of them are there."""
 
 
 def read_revision_sqlite(raw: sqlite3.Connection) -> str | None:

@@ -116,7 +116,7 @@ class Course:
         at = self._look(session)
         if self._given is not None:
             order.verify(session, self._given, at)
-            return self._given.place
+            return order.place_here(session, self._given.place, at)
         if self._after is not None:
             return order.behind(session, self._after, at)
         return START if self._from_start else order.end(session, at)

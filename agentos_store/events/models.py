@@ -59,7 +59,8 @@ class Event(Base):
     position: Mapped[int] = mapped_column(Int64(), Identity(), primary_key=True)
     """Drawn when it was written; on PostgreSQL a smaller one may be committed later."""
     transaction_id: Mapped[int] = mapped_column(Int64(), server_default=this_transaction())
-    """The transaction that wrote it, which with the position is its place in the order; 0 on SQLite."""
+    """The transaction that wrote it, which with the position is its place in the order; 0 on SQLite, but for
+    events that were copied from a server."""
     event_id: Mapped[str] = mapped_column(Identifier())
     agent_id: Mapped[str | None] = mapped_column(Identifier())
     session_id: Mapped[str | None] = mapped_column(Identifier())

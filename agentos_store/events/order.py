@@ -10,6 +10,9 @@ server may give the number of such a transaction again.
 
 Transactions are numbered by the server. Rows that were restored from another one carry its numbers, some of which the
 new server may give only in days to come. Up to the last such row events come by their positions alone.
+
+A copy of a database goes on with its order. A place in transactions of the server before is found again among the
+positions: behind the last event before which there is none that was still to come at that place.
 """
 
 from __future__ import annotations
@@ -157,7 +160,9 @@ def verify(session: Session, bookmark: Bookmark, at: Look) -> None:
     A copy of the database, or a restored one, may have the same order and other events from some place on.
     """
     place = bookmark.place
-    if session.capabilities.ordered_commits:
+    if _is_from_before(place, at):
+        in_reach = True
+    elif session.capabilities.ordered_commits:
         in_reach = place.transaction == 0 and place.position <= at.horizon
     elif place.transaction == 0:
         in_reach = place.position <= at.by_position
@@ -169,6 +174,23 @@ def verify(session: Session, bookmark: Bookmark, at: Look) -> None:
     # One that is gone was pruned.
     if found is not None and (mark_of_event(found[0]) != bookmark.event or place.transaction not in {0, found[1]}):
         raise StaleBookmarkError
+
+
+def place_here(session: Session, place: Place, at: Look) -> Place:
+    """Return where in this database it goes on from a place that was verified.
+
+    What two transactions of the server before wrote side by side may come twice then; nothing is left out.
+    """
+    if not _is_from_before(place, at):
+        return place
+    values = {"order_id": at.order_id, "position": place.position, "transaction": place.transaction}
+    found = session.first(statements.STILL_TO_COME, values)
+    return Place(0, place.position if found is None or found[0] is None else found[0] - 1)
+
+
+def _is_from_before(place: Place, at: Look) -> bool:
+    """Tell whether a place names a transaction of the server from which the events were copied."""
+    return place.transaction != 0 and place.position <= at.by_position
 
 
 def read_next(session: Session, place: Place, at: Look, filters: Filters) -> Batch:

@@ -135,6 +135,19 @@ AT: Statement[Any] = Statement(
     )
 )
 
+_POSITION = bindparam("position", type_=Int64())
+# Numbers of transactions are of one server from where the order of one ends to where that of the next one begins.
+_BEGINNING = select(func.coalesce(func.max(ORDERS.c.first_position), literal(0, Int64()))).where(
+    ORDERS.c.order_id == bindparam("order_id", type_=ORDERS.c.order_id.type), ORDERS.c.first_position < _POSITION
+)
+STILL_TO_COME: Statement[Any] = Statement(
+    select(func.min(EVENTS.c.position)).where(
+        EVENTS.c.position > _BEGINNING.scalar_subquery(),
+        EVENTS.c.position < _POSITION,
+        EVENTS.c.transaction_id > bindparam("transaction", type_=Int64()),
+    )
+)
+
 
 def _range(*columns: Any, by_position: bool, backwards: bool = False) -> Select[Any]:
     query = select(*columns)

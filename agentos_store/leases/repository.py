@@ -45,6 +45,8 @@ class LeaseRepository(Repository[F]):
 
     name = "leases"
 
+    may_lag = False
+
     acquire = faces(acquire, acquire_awaiting)
     hold = faces(hold, hold_awaiting)
 

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import psycopg
 from sqlalchemy import Connection, StaticPool, create_engine
@@ -28,6 +29,7 @@ from agentos_store.migrate.search_index import search_index_sqlite
 from agentos_store.migrate.target import Target
 from agentos_store.migrate.triggers import (
     APPEND_ONLY,
+    ERASABLE,
     append_only_function,
     append_only_triggers_postgresql,
     triggers_of_models,
@@ -108,13 +110,18 @@ def _sqlite(target: Target) -> tuple[Facts, Facts]:
             database = read_sqlite(raw)
     except sqlite3.Error as error:
         raise translate_sqlite(error) from None
+    return database, _models_on_sqlite()
+
+
+@cache
+def _models_on_sqlite() -> Facts:
     with closing(sqlite3.connect(":memory:")) as raw:
         register_functions(raw)
         engine = create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
         metadata.create_all(engine)
         for statement in (*triggers_of_models(metadata), *search_index_sqlite()):
             raw.execute(statement)
-        return database, read_sqlite(raw)
+        return read_sqlite(raw)
 
 
 def _postgresql(target: Target) -> tuple[Facts, Facts]:
@@ -155,7 +162,8 @@ def _create_models(connection: Connection, schema: str, *, with_triggers: bool) 
         # so that an SQLite database that this process made later would lack it.
         key._create_rule = rule  # noqa: SLF001
     for table in APPEND_ONLY if with_triggers else ():
-        connection.exec_driver_sql(append_only_function(table, schema).replace("%", "%%"))
+        function = append_only_function(table, schema, erasing=table in ERASABLE)
+        connection.exec_driver_sql(function.replace("%", "%%"))
         for _, text in append_only_triggers_postgresql(table, schema):
             connection.exec_driver_sql(text)
 

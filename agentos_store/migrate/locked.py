@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import sqlite3
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import psycopg
 from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
+from agentos_store.engine.advisory import lock_number
 from agentos_store.engine.sqlite.connect import connect_reader, connect_writer, open_turnstile, prepare_file
 from agentos_store.engine.sqlite.faults import translate as translate_sqlite
 from agentos_store.engine.version import HEAD, quote_name
@@ -149,5 +149,4 @@ def _postgresql(target: Target) -> Iterator[Connection]:
 
 def lock_key(schema: str) -> int:
     """Return the number of the advisory lock: one for each schema, so that tenants migrate beside each other."""
-    digest = hashlib.sha256(f"agentos_store migrations {schema}".encode()).digest()
-    return int.from_bytes(digest[:8], "big", signed=True)
+    return lock_number("migrations", schema)

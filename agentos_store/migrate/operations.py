@@ -90,6 +90,34 @@ def _create_append_only_triggers(operations: Operations, operation: CreateAppend
             operations.execute(as_text(text))
 
 
+@Operations.register_operation("permit_erasure")
+class PermitErasure(MigrateOperation):
+    """``op.permit_erasure(table)``: let one column of an append-only table become NULL while pruning is permitted.
+
+    With ``permitted=False`` it is taken back. Which column that is, ``triggers.ERASABLE`` says.
+    """
+
+    def __init__(self, table: str, permitted: bool) -> None:
+        self.table = table
+        self.permitted = permitted
+
+    @classmethod
+    def permit_erasure(cls, operations: Operations, table: str, *, permitted: bool = True) -> Any:
+        """Put the triggers in place of those that are there."""
+        return operations.invoke(cls(table, permitted))
+
+
+@Operations.implementation_for(PermitErasure)
+def _permit_erasure(operations: Operations, operation: PermitErasure) -> None:
+    if is_sqlite(operations):
+        for name, text in append_only_triggers_sqlite(operation.table, erasing=operation.permitted):
+            operations.execute(f"DROP TRIGGER {name}")
+            operations.execute(text)
+    elif operations.get_context().opts.get("append_only", "trigger") == "trigger":
+        text = append_only_function(operation.table, _quoted_schema(operations), erasing=operation.permitted)
+        operations.execute(as_text(text.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1)))
+
+
 @Operations.register_operation("drop_append_only_function")
 class DropAppendOnlyFunction(MigrateOperation):
     """``op.drop_append_only_function(table)``: what a dropped table's triggers leave behind on PostgreSQL."""

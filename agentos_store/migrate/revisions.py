@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from agentos_store.engine.version import HEAD
+from agentos_store.engine.version import HEAD, UNFINISHED
 from agentos_store.errors import InvalidValueError, SchemaMismatchError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -42,7 +42,12 @@ def check_known(found: str | None, *, where: str) -> None:
     """Raise SchemaMismatchError for a revision that this code does not know; none at all is in order."""
     if found is None or found in known():
         return
-    if found > HEAD:
+    if found == UNFINISHED:
+        why = (
+            f"{where} holds an unfinished copy or restore; run the same command again to finish it,"
+            " or with --restart to begin anew"
+        )
+    elif found > HEAD:
         why = f"{where} is at revision {found}, which is newer than this code; it needs a newer agentos-store"
     else:
         why = f"{where} is at revision {found}, which this code never had; another branch or program made it"

@@ -20,6 +20,30 @@ LONGEST_NAME = 63
 """Bytes; PostgreSQL cuts a longer name, and two tenants whose names begin alike would share one schema."""
 
 
+def check_schema(name: str) -> str:
+    """Return the name of a PostgreSQL schema; InvalidValueError for one that would not stay what it is.
+
+    It may hold dots, quotes, spaces and capitals, and be in any script: it is always quoted.
+    """
+    Identifier().check(name, "schema")
+    if len(name.encode()) > LONGEST_NAME:
+        raise InvalidValueError("schema", f"is longer than {LONGEST_NAME} bytes, which PostgreSQL would cut")
+    if name.startswith("pg_") or name == "information_schema":
+        raise InvalidValueError("schema", "is PostgreSQL's own")
+    if "[" in name or "]" in name:
+        # SQLAlchemy marks the place of the schema in a statement with them.
+        raise InvalidValueError("schema", "must not hold square brackets")
+    return name
+
+
+def chosen_schema(schema: str | None, settings: Any) -> str:
+    """Return the schema that was named, or that of the settings; an empty name is refused and not the default one.
+
+    Otherwise a tenant whose name a program failed to fill in would find itself in somebody else's store.
+    """
+    return check_schema((settings.schema_name or DEFAULT_SCHEMA) if schema is None else schema)
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One database to migrate."""
@@ -30,11 +54,9 @@ class Target:
     settings: Any
 
     def __post_init__(self) -> None:
-        """Refuse a schema that PostgreSQL would take for another one."""
+        """Refuse a schema that cannot be one of ours."""
         if self.schema is not None:
-            Identifier().check(self.schema, "schema")
-            if len(self.schema.encode()) > LONGEST_NAME:
-                raise InvalidValueError("schema", f"is longer than {LONGEST_NAME} bytes, which PostgreSQL would cut")
+            check_schema(self.schema)
 
     @classmethod
     def of(cls, url: str | URL | None, *, schema: str | None = None, settings: Any = None) -> Target:
@@ -44,7 +66,7 @@ class Target:
         settings = Settings.load() if settings is None else settings
         parsed = parse_url(settings.to_url() if url is None else url)
         if parsed.drivername != "sqlite":
-            return cls(parsed, schema or settings.schema_name or DEFAULT_SCHEMA, settings)
+            return cls(parsed, chosen_schema(schema, settings), settings)
         # A schema in the environment is no mistake: it may be there for another database of the same program.
         if schema is not None:
             raise InvalidValueError("schema", "SQLite has none; give each tenant a file of its own")

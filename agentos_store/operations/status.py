@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import literal, select
 
 from agentos_store.engine.backend import Backend
 from agentos_store.engine.session import Session
@@ -15,7 +15,16 @@ from agentos_store.engine.statement import Statement
 from agentos_store.engine.version import HEAD
 from agentos_store.models import metadata
 from agentos_store.operation import Access
-from agentos_store.tasks.models import Task
+from agentos_store.operations.counting import EXACT, Count, RowCount
+from agentos_store.operations.lately import (
+    DayOfTokens,
+    EventsLately,
+    FailingTool,
+    events_lately,
+    failing_tools,
+    tokens_by_day,
+)
+from agentos_store.tasks.models import TASK_STATUS, Task
 
 _TASKS = Task.table()
 
@@ -34,20 +43,36 @@ class Status:
     rows: Mapping[str, int]
     """By table."""
     tasks_by_status: Mapping[str, int]
+    estimated: Sequence[str]
+    """What of the two above is an estimate: a table's name, or ``tasks.completed`` for a status."""
     oldest_pending: dt.datetime | None
     """When the task that waits longest was created."""
+    failing_tools: Sequence[FailingTool]
+    """Of the last 24 hours, the most failures first."""
+    tokens_by_day: Sequence[DayOfTokens]
+    """Of the last 14 days in UTC, today included, the oldest first."""
+    events: EventsLately
+    """Of the last 24 hours."""
 
 
-def read_status(backend: Backend) -> Status:
-    """Ask everything at one moment."""
+def read_status(backend: Backend, *, exact: int = EXACT) -> Status:
+    """Ask everything at one moment; what has more than ``exact`` rows is estimated."""
 
     def body(session: Session) -> dict[str, Any]:
-        rows = {name: session.all(statement)[0][0] for name, statement in _COUNTS.items()}
+        rows = {name: count.of(session, exact=exact) for name, count in _ROWS.items()}
+        statuses = {name: count.of(session, exact=exact) for name, count in _BY_STATUS.items()}
         oldest = session.first(_OLDEST_PENDING)
         return {
-            "rows": rows,
-            "tasks_by_status": dict(session.all(_BY_STATUS)),
+            "rows": {name: count.rows for name, count in rows.items()},
+            "tasks_by_status": _by_status(rows[_TASKS.name], statuses, exact),
+            "estimated": [
+                *(name for name, count in rows.items() if count.estimated),
+                *(f"{_TASKS.name}.{name}" for name, count in statuses.items() if count.estimated),
+            ],
             "oldest_pending": oldest[0] if oldest else None,
+            "failing_tools": failing_tools(session),
+            "tokens_by_day": tokens_by_day(session),
+            "events": events_lately(session),
         }
 
     found = backend.run(Access.SNAPSHOT, "status", body, repeatable=True)
@@ -63,10 +88,24 @@ def read_status(backend: Backend) -> Status:
     )
 
 
-_COUNTS: dict[str, Statement[Any]] = {
-    table.name: Statement(select(func.count()).select_from(table)) for table in metadata.sorted_tables
+def _by_status(total: Count, found: Mapping[str, Count], exact: int) -> dict[str, int]:
+    """Return the tasks of each status; those that are too many to count share what the others leave of the total."""
+    many = [name for name, count in found.items() if count.estimated]
+    rest = total.rows - sum(count.rows for count in found.values() if not count.estimated)
+    return {
+        name: max(exact, rest // len(many)) if count.estimated else count.rows
+        for name, count in found.items()
+        if count.rows
+    }
+
+
+_ROWS = {table.name: RowCount(table) for table in metadata.sorted_tables}
+_BY_STATUS = {
+    status: RowCount(_TASKS, _TASKS.c.status == literal(status, _TASKS.c.status.type)) for status in TASK_STATUS.values
 }
-_BY_STATUS: Statement[Any] = Statement(select(_TASKS.c.status, func.count()).group_by(_TASKS.c.status))
 _OLDEST_PENDING: Statement[Any] = Statement(
-    select(_TASKS.c.created_at).where(_TASKS.c.status == "pending").order_by(_TASKS.c.created_at).limit(1)
+    select(_TASKS.c.created_at)
+    .where(_TASKS.c.status == literal("pending", _TASKS.c.status.type))
+    .order_by(_TASKS.c.created_at)
+    .limit(1)
 )

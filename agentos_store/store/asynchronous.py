@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from sqlalchemy import URL, Engine
 
@@ -20,20 +21,33 @@ from agentos_store.engine.backend import Backend
 from agentos_store.engine.bell import Bell
 from agentos_store.engine.capabilities import Capabilities
 from agentos_store.engine.fork import register
+from agentos_store.engine.meter import RUN
 from agentos_store.engine.retry import OnRetry, RetryPolicy, is_transient
 from agentos_store.engine.session import Session
 from agentos_store.errors import LockTimeoutError, TransientError, UsageError
 from agentos_store.operation import Access, Awaiting, refuse_inside_body
 from agentos_store.operations import consistency, partitions
+from agentos_store.operations.aside import Aside
 from agentos_store.operations.consistency import ConsistencyReport
+from agentos_store.operations.forgetting import ForgetReport, forget
+from agentos_store.operations.health import TIMEOUT as HEALTH_TIMEOUT
+from agentos_store.operations.health import Checkup, Health
+from agentos_store.operations.metrics import TIMEOUT as METRICS_TIMEOUT
+from agentos_store.operations.metrics import Gauges, Metrics
 from agentos_store.operations.partitions import PartitionReport
 from agentos_store.operations.retention import Policy, PruneReport, prune
 from agentos_store.operations.status import Status, read_status
+from agentos_store.operations.vacuum import VacuumReport, vacuum
 from agentos_store.store.blocking import TransactionRunner
 from agentos_store.store.opening import open_backend
 from agentos_store.store.repositories import Repositories
 
 if TYPE_CHECKING:
+    from agentos_store.operations.backups import BackupReport
+    from agentos_store.operations.doctor.report import Diagnosis
+    from agentos_store.operations.export import ExportReport
+    from agentos_store.operations.moving.archive_source import ArchiveReport
+    from agentos_store.operations.moving.move import MoveReport
     from agentos_store.settings import Settings
 
 R = TypeVar("R")
@@ -120,8 +134,10 @@ class _Direct:
         self._backend = backend
         self._hop = hop
 
-    async def call(self, access: Access, name: str, body: Callable[[Session], Any], *, repeatable: bool) -> Any:
-        return await self._hop.call(self._backend.run, access, name, body, repeatable=repeatable)
+    async def call(
+        self, access: Access, name: str, body: Callable[[Session], Any], *, repeatable: bool, may_lag: bool = False
+    ) -> Any:
+        return await self._hop.call(self._backend.run, access, name, body, repeatable=repeatable, may_lag=may_lag)
 
     @property
     def bell(self) -> Bell:
@@ -140,9 +156,11 @@ class _InTransaction:
         self._hop = hop
         self._turn = asyncio.Lock()
 
-    async def call(self, access: Access, name: str, body: Callable[[Session], Any], *, repeatable: bool) -> Any:
+    async def call(
+        self, access: Access, name: str, body: Callable[[Session], Any], *, repeatable: bool, may_lag: bool = False
+    ) -> Any:
         async with self._turn:
-            return await self._hop.finish(self._runner.call, access, name, body, repeatable=repeatable)
+            return await self._hop.finish(self._runner.call, access, name, body, repeatable=repeatable, may_lag=may_lag)
 
     async def end(self, *, commit: bool) -> None:
         # It does not stand in line with the operations, where a cancellation could keep it from ever being sent; the
@@ -187,6 +205,9 @@ class AsyncStore(Repositories[Awaiting]):
         self._backend = backend
         self._hop = hop
         self._closed = False
+        aside = Aside()
+        self._checkup = Checkup(aside, backend.describe(), backend.examine, backend.pool_state)
+        self._gauges = Gauges(aside, backend)
 
     @classmethod
     def open(
@@ -246,12 +267,30 @@ class AsyncStore(Repositories[Awaiting]):
             except (TransientError, LockTimeoutError) as error:
                 if attempt == policy.retries or not is_transient(error, repeatable=False):
                     raise
+                self._backend.meter.retried(RUN)
                 await asyncio.sleep(policy.announce("run", error, attempt))
                 attempt += 1
+
+    async def health_check(self, timeout: float = HEALTH_TIMEOUT) -> Health:  # noqa: ASYNC109  a thread may hang
+        """Look whether the database can be worked with, as ``Store.health_check`` does.
+
+        It needs none of the threads that operations run in, so it answers in time when all of those hang.
+        """
+        return self._checkup.closed() if self._closed else await self._checkup.check_async(timeout)
+
+    async def metrics(self, timeout: float = METRICS_TIMEOUT) -> Metrics:  # noqa: ASYNC109  a thread may hang
+        """Return what was done since the database was opened, as ``Store.metrics`` does."""
+        return await self._gauges.collect_async(timeout)
 
     async def status(self) -> Status:
         """Return what an operator looks at first: revision, size, counts, the oldest task that waits."""
         return await self._hop.call(read_status, self._backend)
+
+    async def doctor(self, *, deep: bool = False) -> Diagnosis:
+        """Return what is wrong or weak with the database, as ``Store.doctor`` does."""
+        from agentos_store.operations.doctor import diagnose
+
+        return await self._hop.call(diagnose, self._backend, deep=deep)
 
     async def check_consistency(self, agent_id: str | None = None) -> ConsistencyReport:
         """Return what does not fit together, in the whole store or for one agent: what is wrong, where, and the remedy.
@@ -264,6 +303,22 @@ class AsyncStore(Repositories[Awaiting]):
     async def repair(self, agent_id: str | None = None) -> ConsistencyReport:
         """Put right what ``check_consistency`` finds and has a remedy for; return what was put right."""
         return await self._hop.call(consistency.repair, self._backend, agent_id)
+
+    async def copy_to(
+        self,
+        target: str | URL,
+        *,
+        schema: str | None = None,
+        restart: bool = False,
+        replace: bool = False,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> MoveReport:
+        """Copy everything into another database, as ``Store.copy_to`` does; it goes on when the await is cancelled."""
+        from agentos_store.operations.moving.copying import copy_into
+
+        refuse_inside_body()
+        work = partial(copy_into, restart=restart, replace=replace, progress=progress)
+        return await self._hop.call(work, self._backend, target, schema)
 
     async def prune(
         self,
@@ -282,6 +337,68 @@ class AsyncStore(Repositories[Awaiting]):
         """
         work = partial(prune, dry_run=dry_run, confirm=confirm, progress=progress)
         return await self._hop.call(work, self._backend, policies)
+
+    async def forget(
+        self,
+        *,
+        user: str | None = None,
+        agent: str | None = None,
+        by: str | None = None,
+        dry_run: bool = False,
+        progress: Callable[[str, int], None] | None = None,
+    ) -> ForgetReport:
+        """Erase a person, or an agent, with all that is theirs, for good; return what there was, as a proof.
+
+        What is theirs alone goes: conversations, deleted ones too, with messages, calls, contexts and snapshots; the
+        agents that hold those and no others; tasks, memories and events of both. What others share stays without what
+        it said: tasks of a project, agents that work for others. Payloads of audits are erased, and their chains still
+        verify. docs/forget.md tells what becomes of each table, and what cannot be known.
+
+        It works in short steps; a call that was interrupted is finished by the next one. ``by`` is noted with the run
+        in ``maintenance_runs``, which does not name whom it was about: the report's ``receipt`` shows that. A
+        ``dry_run`` only counts. What a file or a server keeps of removed rows goes with ``vacuum``. Raises
+        NotFoundError when there is nothing of them, and UnavailableError where the role may not erase audits. A call
+        that is cancelled goes on in its thread.
+        """
+        return await self._hop.call(
+            forget, self._backend, user=user, agent=agent, by=by, dry_run=dry_run, progress=progress
+        )
+
+    async def vacuum(self, *, full: bool = False) -> VacuumReport:
+        """Give back what deleted rows took up, as ``Store.vacuum`` does."""
+        return await self._hop.call(vacuum, self._backend, full=full)
+
+    async def backup(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: Literal["archive", "sqlite"] | None = None,
+        replace: bool = False,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> BackupReport | ArchiveReport:
+        """Write what the database holds into one new file, as ``Store.backup`` does.
+
+        ``progress`` is called in a thread. A call that is cancelled leaves its thread to make the file.
+        """
+        from agentos_store.operations.saving import backup
+
+        work = partial(backup, format=format, replace=replace, progress=progress)
+        return await self._hop.call(work, self._backend, path)
+
+    async def export(
+        self,
+        directory: str | os.PathLike[str],
+        names: Sequence[str] = (),
+        *,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> ExportReport:
+        """Write rows as JSON lines into a new directory, as ``Store.export`` does.
+
+        ``progress`` is called in a thread.
+        """
+        from agentos_store.operations.export import export
+
+        return await self._hop.call(partial(export, progress=progress), self._backend, directory, names)
 
     async def partition_events(self, *, rows: int = partitions.ROWS, ahead: int = partitions.AHEAD) -> PartitionReport:
         """Partition the events by position, as ``Store.partition_events`` does."""

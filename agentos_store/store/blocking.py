@@ -6,27 +6,41 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from sqlalchemy import URL, Engine
 
 from agentos_store.engine.backend import Backend, OpenTransaction
 from agentos_store.engine.bell import Bell
 from agentos_store.engine.capabilities import Capabilities
+from agentos_store.engine.meter import COMMIT, ROLLBACK, RUN
 from agentos_store.engine.retry import OnRetry, RetryPolicy
 from agentos_store.engine.session import Session
 from agentos_store.errors import LockTimeoutError, UsageError
 from agentos_store.operation import Access, Blocking, refuse_inside_body
 from agentos_store.operations import consistency, partitions
+from agentos_store.operations.aside import Aside
 from agentos_store.operations.consistency import ConsistencyReport
+from agentos_store.operations.forgetting import ForgetReport, forget
+from agentos_store.operations.health import TIMEOUT as HEALTH_TIMEOUT
+from agentos_store.operations.health import Checkup, Health
+from agentos_store.operations.metrics import TIMEOUT as METRICS_TIMEOUT
+from agentos_store.operations.metrics import Gauges, Metrics
 from agentos_store.operations.partitions import PartitionReport
 from agentos_store.operations.retention import Policy, PruneReport, prune
 from agentos_store.operations.status import Status, read_status
+from agentos_store.operations.vacuum import VacuumReport, vacuum
 from agentos_store.store.opening import open_backend
 from agentos_store.store.repositories import Repositories
 
 if TYPE_CHECKING:
+    from agentos_store.operations.backups import BackupReport
+    from agentos_store.operations.doctor.report import Diagnosis
+    from agentos_store.operations.export import ExportReport
+    from agentos_store.operations.moving.archive_source import ArchiveReport
+    from agentos_store.operations.moving.move import MoveReport
     from agentos_store.settings import Settings
 
 R = TypeVar("R")
@@ -40,8 +54,10 @@ class _Direct:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    def call(self, access: Access, name: str, body: Callable[[Session], Any], *, repeatable: bool) -> Any:
-        return self._backend.run(access, name, body, repeatable=repeatable)
+    def call(
+        self, access: Access, name: str, body: Callable[[Session], Any], *, repeatable: bool, may_lag: bool = False
+    ) -> Any:
+        return self._backend.run(access, name, body, repeatable=repeatable, may_lag=may_lag)
 
     @property
     def bell(self) -> Bell:
@@ -57,6 +73,7 @@ class TransactionRunner:
 
     def __init__(self, *, read_only: bool) -> None:
         self._transaction: OpenTransaction | None = None
+        self._backend: Backend | None = None
         self._read_only = read_only
         self._turn = threading.Lock()
         self._ended = False
@@ -64,11 +81,14 @@ class TransactionRunner:
 
     def begin(self, backend: Backend) -> None:
         """Begin; ``end`` must follow, whatever comes of it."""
+        self._backend = backend
         self._transaction = backend.begin(read_only=self._read_only)
 
-    def call(self, access: Access, name: str, body: Callable[[Session], Any], *, repeatable: bool) -> Any:
-        """Run the body; nothing is tried again here."""
-        del repeatable
+    def call(
+        self, access: Access, name: str, body: Callable[[Session], Any], *, repeatable: bool, may_lag: bool = False
+    ) -> Any:
+        """Run the body; nothing is tried again here, and it is the primary's transaction."""
+        del repeatable, may_lag
         if self._read_only and not access.reads:
             raise UsageError(f"{name}: this transaction only reads; open it without read_only to write")
         with self._turn:
@@ -76,7 +96,15 @@ class TransactionRunner:
                 raise UsageError(f"{name}: the transaction has ended")
             if self._process != os.getpid():
                 raise UsageError(f"{name}: the transaction belongs to the process that this one was forked from")
-            return self._transaction.run(access, body)
+            assert self._backend is not None
+            meter, started = self._backend.meter, perf_counter()
+            try:
+                found = self._transaction.run(access, body)
+            except BaseException as error:
+                meter.record(access, name, started, error=error)
+                raise
+            meter.record(access, name, started)
+            return found
 
     def end(self, *, commit: bool) -> None:
         """End the transaction; a second call has no effect."""
@@ -88,13 +116,17 @@ class TransactionRunner:
                 if commit:
                     raise UsageError("the transaction belongs to the process that this one was forked from")
                 return
+            assert self._backend is not None
+            name, meter, started = COMMIT if commit else ROLLBACK, self._backend.meter, perf_counter()
             try:
                 self._transaction.end(commit=commit)
-            except Exception:
+            except Exception as error:
                 self._ended = True
+                meter.record(Access.WRITE, name, started, error=error)
                 raise
             # Not in any case: an interrupt may have come before anything was ended.
             self._ended = True
+            meter.record(Access.WRITE, name, started)
 
 
 class Transaction(Repositories[Blocking]):
@@ -112,6 +144,9 @@ class Store(Repositories[Blocking]):
         super().__init__(_Direct(backend), asynchronous=False)
         self._backend = backend
         self._closed = False
+        aside = Aside()
+        self._checkup = Checkup(aside, backend.describe(), backend.examine, backend.pool_state)
+        self._gauges = Gauges(aside, backend)
 
     @classmethod
     def open(
@@ -163,15 +198,47 @@ class Store(Repositories[Blocking]):
         A commit whose answer was lost is not repeated, unless it is known that nothing was stored.
         """
 
-        def attempt(_: int) -> R:
+        def attempt(number: int) -> R:
+            if number:
+                self._backend.meter.retried(RUN)
             with self.transaction() as transaction:
                 return work(transaction)
 
         return (retry or self._backend.policy).run("run", attempt, repeatable=False)
 
+    def health_check(self, timeout: float = HEALTH_TIMEOUT) -> Health:
+        """Look whether the database can be worked with at this moment; whatever it does, this ends in time.
+
+        It answers after ``timeout`` seconds at the latest and raises nothing but InvalidValueError for a ``timeout``
+        that is none. What a look finds is the schema's revision, how long a small query takes, and whether a write is
+        taken: on SQLite one that changes nothing is committed. A look that hangs is left behind in its thread, and who
+        asks meanwhile waits for the same one.
+        """
+        return self._checkup.closed() if self._closed else self._checkup.check(timeout)
+
+    def metrics(self, timeout: float = METRICS_TIMEOUT) -> Metrics:
+        """Return what was done since the database was opened, how fast, what is in it, and who waits.
+
+        The counters are exact, whichever threads did the work; the operations of transactions count too. ``storage``
+        is None when the database does not answer within ``timeout`` seconds.
+        """
+        return self._gauges.collect(timeout)
+
     def status(self) -> Status:
         """Return what an operator looks at first: revision, size, counts, the oldest task that waits."""
         return read_status(self._backend)
+
+    def doctor(self, *, deep: bool = False) -> Diagnosis:
+        """Return what is wrong or weak with the database, what comes of it and what to do: the gravest first.
+
+        Nothing is changed. A question takes 5 s at most, or with ``deep``, which reads everything, half an hour; one
+        that fails or takes longer is a finding too. On PostgreSQL it may take hundredths of a second of the server to
+        compare the schema with the models. The codes are described in docs/doctor.md.
+        """
+        from agentos_store.operations.doctor import diagnose
+
+        refuse_inside_body()
+        return diagnose(self._backend, deep=deep)
 
     def check_consistency(self, agent_id: str | None = None) -> ConsistencyReport:
         """Return what does not fit together, in the whole store or for one agent: what is wrong, where, and the remedy.
@@ -184,6 +251,29 @@ class Store(Repositories[Blocking]):
     def repair(self, agent_id: str | None = None) -> ConsistencyReport:
         """Put right what ``check_consistency`` finds and has a remedy for; return what was put right."""
         return consistency.repair(self._backend, agent_id)
+
+    def copy_to(
+        self,
+        target: str | URL,
+        *,
+        schema: str | None = None,
+        restart: bool = False,
+        replace: bool = False,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> MoveReport:
+        """Copy everything into another database, on SQLite or PostgreSQL alike; return what is there then.
+
+        It is what this store holds at one moment; what is written meanwhile is not copied. The target is made if it is
+        not there, and must be empty, or hold a copy of the same rows that was stopped: that goes on where it stopped,
+        if nothing has changed here since. Until all is copied, indexed and read back, no store opens the target.
+        ``restart`` begins a stopped copy anew; ``replace`` removes whatever the target holds. ``progress`` is told the
+        stage, how far it is, and how far it goes. Raises ConflictError when the target is not empty, when somebody else
+        copies into it, or when a copy that was stopped does not fit any more.
+        """
+        from agentos_store.operations.moving.copying import copy_into
+
+        refuse_inside_body()
+        return copy_into(self._backend, target, schema, restart=restart, replace=replace, progress=progress)
 
     def prune(
         self,
@@ -201,6 +291,82 @@ class Store(Repositories[Blocking]):
         is noted in ``maintenance_runs``. ``progress`` is told the policy's name and its rows so far, after each step.
         """
         return prune(self._backend, policies, dry_run=dry_run, confirm=confirm, progress=progress)
+
+    def forget(
+        self,
+        *,
+        user: str | None = None,
+        agent: str | None = None,
+        by: str | None = None,
+        dry_run: bool = False,
+        progress: Callable[[str, int], None] | None = None,
+    ) -> ForgetReport:
+        """Erase a person, or an agent, with all that is theirs, for good; return what there was, as a proof.
+
+        What is theirs alone goes: conversations, deleted ones too, with messages, calls, contexts and snapshots; the
+        agents that hold those and no others; tasks, memories and events of both. What others share stays without what
+        it said: tasks of a project, agents that work for others. Payloads of audits are erased, and their chains still
+        verify. docs/forget.md tells what becomes of each table, and what cannot be known.
+
+        It works in short steps; a call that was interrupted is finished by the next one. ``by`` is noted with the run
+        in ``maintenance_runs``, which does not name whom it was about: the report's ``receipt`` shows that. A
+        ``dry_run`` only counts. What a file or a server keeps of removed rows goes with ``vacuum``. Raises
+        NotFoundError when there is nothing of them, and UnavailableError where the role may not erase audits.
+        """
+        return forget(self._backend, user=user, agent=agent, by=by, dry_run=dry_run, progress=progress)
+
+    def vacuum(self, *, full: bool = False) -> VacuumReport:
+        """Give back what deleted rows took up, on SQLite to the file system; return the bytes before and after.
+
+        On SQLite the file is written anew while writers wait, about a second for 100 MB; readers go on. On PostgreSQL
+        it is ``VACUUM (ANALYZE)`` of each table, beside everybody; with ``full`` each table is written anew, locked
+        against everybody. Tables that somebody has locked, or that the role may not vacuum, are passed over and named.
+        Raises LockTimeoutError when other writers do not give way, UnavailableError when the disk is full.
+        """
+        refuse_inside_body()
+        return vacuum(self._backend, full=full)
+
+    def backup(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: Literal["archive", "sqlite"] | None = None,
+        replace: bool = False,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> BackupReport | ArchiveReport:
+        """Write what the database holds at this moment into one new file, while others go on working with it.
+
+        It is an archive, from which ``restore_backup`` makes a database on SQLite and PostgreSQL alike, or with
+        ``format="sqlite"`` a copy of the SQLite file; without a format the ending of the name decides: ``.sqlite``,
+        ``.sqlite3`` and ``.db`` are SQLite's. All that was committed before the call is in it. The file is readable by
+        its owner only and gets its name when it is complete, checked and on the disk. ``replace`` lets another backup
+        be replaced. ``progress`` is told the stage, how far it is, and how far it goes.
+
+        Raises AlreadyExistsError for a name that is taken, UnavailableError for a full disk, with nothing left behind.
+        """
+        from agentos_store.operations.saving import backup
+
+        refuse_inside_body()
+        return backup(self._backend, path, format=format, replace=replace, progress=progress)
+
+    def export(
+        self,
+        directory: str | os.PathLike[str],
+        names: Sequence[str] = (),
+        *,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> ExportReport:
+        """Write rows as JSON lines for other programs, of one moment: a new directory with a file for each table.
+
+        ``names`` are those of domains, as the store has them (``"tasks"``, ``"messages"``), or of tables; without any
+        it is everything but what is made of the rest. A line is an object with the names of the columns: times in ISO
+        8601, amounts as decimal strings, vectors as lists of numbers. The directory gets its name when it is complete;
+        it and its files are for their owner only. Raises AlreadyExistsError when there is something in it.
+        """
+        from agentos_store.operations.export import export
+
+        refuse_inside_body()
+        return export(self._backend, directory, names, progress=progress)
 
     def partition_events(self, *, rows: int = partitions.ROWS, ahead: int = partitions.AHEAD) -> PartitionReport:
         """Partition the events by position, on PostgreSQL only; called again, make further partitions ahead.

@@ -12,8 +12,7 @@ from agentos_store.engine.urls import parse_url, sqlite_path
 from agentos_store.engine.version import HEAD
 from agentos_store.errors import InvalidValueError
 from agentos_store.migrate.revisions import check_revision
-from agentos_store.migrate.target import DEFAULT_SCHEMA, Target
-from agentos_store.types import Identifier
+from agentos_store.migrate.target import Target, chosen_schema
 
 if TYPE_CHECKING:
     from agentos_store.settings import Settings
@@ -38,10 +37,9 @@ def open_backend(
             raise InvalidValueError("engine", "give a URL or an engine, not both")
         url = engine.url
     settings = Settings.load() if settings is None else settings
-    if settings.read_url is not None:
-        raise InvalidValueError("DATABASE_READ_URL", "reads from a replica are not supported yet; leave it unset")
     target = parse_url(settings.to_url() if url is None else url)
-    backend = _connect(target, schema, settings, engine, on_retry)
+    read_url = settings.to_read_url() if url is None or _is_meant(target, settings) else None
+    backend = _connect(target, schema, settings, engine, on_retry, read_url)
     try:
         _ensure_schema(backend, Target(backend.url, backend.schema, settings))
     except BaseException:
@@ -50,8 +48,22 @@ def open_backend(
     return backend
 
 
+def _is_meant(target: URL, settings: Settings) -> bool:
+    """Tell whether the replica that the settings name is one of this database: of their own, or they name none."""
+    if settings.read_url is None:
+        return False
+    if settings.url is None and settings.type == "sqlite":
+        return target.drivername != "sqlite"
+    return target == parse_url(settings.to_url())
+
+
 def _connect(
-    url: URL, schema: str | None, settings: Settings, engine: Engine | None, on_retry: OnRetry | None
+    url: URL,
+    schema: str | None,
+    settings: Settings,
+    engine: Engine | None,
+    on_retry: OnRetry | None,
+    read_url: URL | None,
 ) -> Backend:
     if url.drivername == "sqlite":
         from agentos_store.engine.sqlite.backend import open_sqlite
@@ -60,11 +72,17 @@ def _connect(
             raise InvalidValueError("schema", "SQLite has none; give each tenant a file of its own")
         if engine is not None:
             raise InvalidValueError("engine", "an SQLite file is opened by its URL: all writers share one queue")
+        if read_url is not None:
+            raise InvalidValueError("DATABASE_READ_URL", "an SQLite file has no replica; leave it unset")
         return open_sqlite(sqlite_path(url), settings, on_retry)
     from agentos_store.engine.postgresql.backend import PostgreSQLBackend
 
-    name = Identifier().check(schema or settings.schema_name or DEFAULT_SCHEMA, "schema")
-    return PostgreSQLBackend(url, name, settings, engine=engine, on_retry=on_retry)
+    name = chosen_schema(schema, settings)
+    if read_url is not None:
+        read_url = parse_url(read_url)
+        if read_url.drivername == "sqlite":
+            raise InvalidValueError("DATABASE_READ_URL", "is no PostgreSQL URL")
+    return PostgreSQLBackend(url, name, settings, engine=engine, on_retry=on_retry, read_url=read_url)
 
 
 def _ensure_schema(backend: Backend, target: Target) -> None:

@@ -15,7 +15,7 @@ from agentos_store.operation import F, Repository, reads, reads_together, repeat
 from agentos_store.page import DEFAULT_LIMIT, Filter, Listing, Page, at_least, below, equals
 from agentos_store.tasks.decisions import Decision, DecisionLag, decision_lag, decisions_of
 from agentos_store.tasks.models import TaskAudit
-from agentos_store.tasks.trail import AUDITS, Entry, append
+from agentos_store.tasks.trail import AUDITS, ERASED, Entry, append
 from agentos_store.tasks.verification import Verification, verify_chains
 
 _KEY = bindparam("audit_id", type_=AUDITS.c.audit_id.type)
@@ -84,8 +84,11 @@ class AuditRepository(Repository[F]):
         """Add an entry to the task's chain.
 
         For an unknown task NotFoundError is raised, or None returned without ``strict``. AlreadyExistsError for a
-        ``decision_id`` that is recorded already. Writers to one task's chain stand in line.
+        ``decision_id`` that is recorded already. Writers to one task's chain stand in line. ``audit.erased`` is
+        recorded by erasures alone, and refused here.
         """
+        if event_type == ERASED:
+            raise InvalidValueError("event_type", f"{ERASED} is what an erasure records")
         time = session.now()
         decided = source_event_ts is not None or decision_id is not None
         entry = Entry(
@@ -208,6 +211,7 @@ class AuditRepository(Repository[F]):
         """Check the chain of one task, or all chains, and name the first bad entry of each.
 
         Found are: a changed entry, one that is missing or was put in between, a tail that was cut, a chain whose head
-        is gone. Whoever rewrites a whole chain with its head cannot be found out without a copy of the head elsewhere.
+        is gone. Entries whose payload was erased by ``forget`` are counted. Whoever rewrites a whole chain with its
+        head cannot be found out without a copy of the head elsewhere.
         """
         return verify_chains(session, task_id)

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import CTE, bindparam, func, literal, select, update
+from sqlalchemy import CTE, bindparam, literal, select, update
 from sqlalchemy.dialects import postgresql
 
+from agentos_store.engine.advisory import one_at_a_time
 from agentos_store.engine.among import among, searched
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, build_model, numbered_by_database
@@ -261,8 +262,7 @@ _STRENGTHEN: Statement[TaskDependency] = Statement(
     .returning(*LINKS.c),
     returns=TaskDependency,
 )
-# The number names our dependencies; that tenants of one database share it costs them no more than a short wait.
-_ONE_AT_A_TIME: Statement[Any] = Statement(select(func.pg_advisory_xact_lock(literal(5_130_426_871_205_118_976))))
+_ONE_AT_A_TIME: Statement[Any] = Statement(select(one_at_a_time("dependencies")))
 _EDGE = (LINKS.c.task_id, LINKS.c.depends_on_task_id, LINKS.c.dependency_type)
 
 

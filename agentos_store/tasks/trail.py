@@ -31,6 +31,9 @@ from agentos_store.types import Identifier, Text, dumps_exact, to_text
 GENESIS = "0" * 64
 """``prev_hash`` of a chain's first entry."""
 
+ERASED = "audit.erased"
+"""The type of entries that vouch for others whose payload was erased; nobody but an erasure records one."""
+
 AUDITS = TaskAudit.table()
 HEADS = TaskAuditHead.table()
 TASKS = Task.table()

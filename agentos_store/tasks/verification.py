@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from sqlalchemy.types import NullType
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
 from agentos_store.tasks.models import TaskAuditHead
-from agentos_store.tasks.trail import AUDITS, GENESIS, HEADS, chained, content_hash
+from agentos_store.tasks.trail import AUDITS, ERASED, GENESIS, HEADS, chained, content_hash
 from agentos_store.types import Text
 
 BATCH = 1000
@@ -49,6 +50,8 @@ class Verification:
     chains: int
     entries: int
     faults: tuple[Fault, ...]
+    erased: int = 0
+    """Entries whose payload was erased rightfully: a later entry of the same chain vouches for each."""
 
     @property
     def ok(self) -> bool:
@@ -61,42 +64,103 @@ def verify_chains(session: Session, task_id: str | None) -> Verification:
     heads = _walk_heads(session, task_id)
     entries = _Entries(session, task_id)
     faults: list[Fault] = []
-    chains = 0
+    chains = erased = 0
     for head in heads:
         faults += entries.headless_before(head.task_id)
         chains += 1
-        fault = _verify(head, entries)
+        fault, vouched = _verify(head, entries)
+        erased += vouched
         if fault is not None:
             faults.append(fault)
     faults += entries.headless_before(None)
-    return Verification(chains, entries.seen, tuple(faults))
+    return Verification(chains, entries.seen, tuple(faults), erased)
 
 
-def _verify(head: TaskAuditHead, entries: _Entries) -> Fault | None:
+class _Emptied:
+    """Entries without a payload that are not what was hashed, until a later entry vouches for them."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, tuple[int, int, str]] = {}
+        """By ``row_hash``: place in the chain, number, and the hash of what is left."""
+        self.vouched = 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is an entry that nobody has vouched for yet."""
+        return bool(self._waiting)
+
+    def note(self, row_hash: str, place: int, audit_id: int, left: str) -> None:
+        """Wait for somebody to vouch for an entry."""
+        self._waiting[row_hash] = (place, audit_id, left)
+
+    def hear(self, entry: Mapping[str, Any]) -> None:
+        """Take the word of an entry that is what was hashed; it counts for what is left of an entry as it was then."""
+        if not self._waiting or _text(entry["event_type"]) != ERASED:
+            return
+        for row_hash, left in vouched_by(_text(entry["payload"])).items():
+            if self._waiting.get(row_hash, ("", "", None))[2] == left:
+                del self._waiting[row_hash]
+                self.vouched += 1
+
+    def first(self) -> tuple[int, int] | None:
+        """Return place and number of the first entry that nobody vouched for."""
+        return min(((place, audit_id) for place, audit_id, _ in self._waiting.values()), default=None)
+
+
+def vouched_by(payload: Any) -> dict[str, str]:
+    """Return what an entry about erasure vouches for: by ``row_hash``, the hash of what is left of an entry."""
+    try:
+        found = json.loads(payload)["erased"]
+    except (TypeError, ValueError, KeyError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _verify(head: TaskAuditHead, entries: _Entries) -> tuple[Fault | None, int]:
+    """Return what is wrong with a chain, and how many of its entries were erased rightfully."""
     previous = head.pruned_hash if head.pruned_to else GENESIS
     count = head.pruned_to
     fault: Fault | None = None
+    fault_at = 0
+    emptied = _Emptied()
     for audit_id, stored, entry in entries.of(head.task_id):
         count += 1
-        if fault is not None:
-            continue
         prev_hash, row_hash = (_text(each) for each in stored)
-        if prev_hash != previous:
+        if fault is not None and not emptied.waits:
+            continue
+        content = hash_of(entry)
+        if fault is not None:
+            # There may be somebody yet who vouches for an entry before the fault, which is then not the first bad one.
+            if chained(str(prev_hash), content) == row_hash:
+                emptied.hear(entry)
+        elif prev_hash != previous:
             detail = "the entry does not follow the one before it: entries are missing or were put in"
-            fault = Fault(head.task_id, "missing", audit_id, detail)
-        elif chained(str(prev_hash), _content_hash(entry)) != row_hash:
-            fault = Fault(head.task_id, "changed", audit_id, "the entry is not what was recorded")
+            fault, fault_at = Fault(head.task_id, "missing", audit_id, detail), count
+        elif chained(str(prev_hash), content) == row_hash:
+            emptied.hear(entry)
+        elif entry["payload"] is None and isinstance(row_hash, str):
+            emptied.note(row_hash, count, audit_id, content)
+        else:
+            fault, fault_at = _changed(head.task_id, audit_id), count
         previous = row_hash
+    unknown = emptied.first()
+    if unknown is not None and (fault is None or unknown[0] < fault_at):
+        fault = _changed(head.task_id, unknown[1])
     if fault is None and (previous != head.head_hash or count != head.length):
         missing = head.length - count
         detail = (
             f"{missing} entries are missing at the end" if missing > 0 else "the head does not belong to the entries"
         )
         fault = Fault(head.task_id, "cut", None, detail)
-    return fault
+    return fault, emptied.vouched
 
 
-def _content_hash(entry: dict[str, Any]) -> str:
+def _changed(task_id: str, audit_id: int) -> Fault:
+    return Fault(task_id, "changed", audit_id, "the entry is not what was recorded")
+
+
+def hash_of(entry: Mapping[str, Any]) -> str:
+    """Return the hash of an entry's content as it is stored; an empty text where a value is no such value."""
     try:
         return content_hash(**{name: _text(value) for name, value in entry.items()})
     except (TypeError, ValueError):
@@ -189,7 +253,7 @@ def _take_bytes(element: _AsStored, compiler: SQLCompiler, **options: Any) -> st
     return f"CASE typeof({column}) WHEN 'text' THEN CAST({column} AS BLOB) WHEN 'null' THEN NULL ELSE 0 END"
 
 
-_COLUMNS = [
+STORED = [
     type_coerce(AUDITS.c.task_id, NullType()).label("task_id"),
     type_coerce(AUDITS.c.audit_id, NullType()).label("audit_id"),
     *(
@@ -209,18 +273,19 @@ _COLUMNS = [
         )
     ),
 ]
-_NAMES = [column.name for column in _COLUMNS]
+"""An entry as it is stored, for ``hash_of``: its key, its number, its hashes, and the fields that are hashed."""
+_NAMES = [column.name for column in STORED]
 _FROM_TASK = bindparam("from_task", type_=Text())
 _FROM_AUDIT = bindparam("from_audit", type_=AUDITS.c.audit_id.type)
 _ONLY = bindparam("only", type_=AUDITS.c.task_id.type)
 _ENTRIES: Statement[Any] = Statement(
-    select(*_COLUMNS)
+    select(*STORED)
     .where(tuple_(AUDITS.c.task_id, AUDITS.c.audit_id) >= tuple_(_FROM_TASK, _FROM_AUDIT))
     .order_by(AUDITS.c.task_id, AUDITS.c.audit_id)
     .limit(bindparam("limit_"))
 )
 _ENTRIES_OF_ONE: Statement[Any] = Statement(
-    select(*_COLUMNS)
+    select(*STORED)
     .where(AUDITS.c.task_id == _ONLY, AUDITS.c.audit_id >= _FROM_AUDIT)
     .order_by(AUDITS.c.audit_id)
     .limit(bindparam("limit_"))

@@ -66,6 +66,10 @@ class PostgresServer:
     """A maintenance database, as ``postgresql+psycopg://``."""
     source: str
     """``"environment"``, ``"embedded"``, ``"local"`` or ``"docker"``."""
+    directory: Path | None = None
+    """Where its files are (``data``, ``log``) and its socket; None for a server that was not started here."""
+    process: subprocess.Popen[bytes] | None = None
+    """The server itself; None likewise."""
 
     def __init__(
         self,
@@ -176,6 +180,8 @@ class PostgresServer:
             container.get_container_host_ip(),
             int(container.get_exposed_port(5432)),
             "postgres",
+            # The engine may be on another machine than the tests, and the image has no certificate.
+            {"sslmode": "disable"},
         )
         _wait(url, lambda: None)
         return url.render_as_string(hide_password=False)
@@ -198,11 +204,10 @@ class PostgresServer:
         self._stop.callback(shutil.rmtree, base, ignore_errors=True)
         binaries = identity.reachable(binaries, base, package)
         data = base / "data"
-        # The order of texts is that of their code points on any machine.
-        layout = ["--encoding=UTF8", "--no-locale", "--username=postgres", "--auth-local=trust", "--auth-host=reject"]
-        made = identity.run([str(binaries / "initdb"), "--pgdata", str(data), "--no-sync", *layout], base)
+        command = self._making(binaries, data)
+        made = identity.run(command, base)
         if made.returncode:
-            raise _NotHereError(f"initdb failed: {_last_line(made.stderr)}")
+            raise _NotHereError(f"{Path(command[0]).name} failed: {_last_line(made.stderr)}")
         options = {"listen_addresses": "", "unix_socket_directories": str(base), **options}
         arguments = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
         log = base / "log"
@@ -215,14 +220,22 @@ class PostgresServer:
                 **identity.options(base),
             )
         self._stop.callback(_quit, server)
-        url = URL.create("postgresql+psycopg", "postgres", database="postgres", query={"host": str(base)})
+        port = {"port": options["port"]} if "port" in options else {}
+        url = URL.create("postgresql+psycopg", "postgres", database="postgres", query={"host": str(base), **port})
 
         def check() -> None:
             if server.poll() is not None:
                 raise _NotHereError(f"the server ended at its start: {_last_line(log.read_text(errors='replace'))}")
 
         _wait(url, check)
+        self.directory, self.process = base, server
         return url.render_as_string(hide_password=False)
+
+    def _making(self, binaries: Path, data: Path) -> list[str]:
+        """Return the command that makes the cluster."""
+        # The order of texts is that of their code points on any machine.
+        layout = ["--encoding=UTF8", "--no-locale", "--username=postgres", "--auth-local=trust", "--auth-host=reject"]
+        return [str(binaries / "initdb"), "--pgdata", str(data), "--no-sync", *layout]
 
 
 class _NotHereError(Exception):

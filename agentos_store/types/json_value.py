@@ -122,11 +122,15 @@ def _pattern(other: Any) -> ColumnElement[Any]:
 def _finish(text: str) -> str:
     if not text.isascii():
         text.encode()  # raises UnicodeEncodeError, which is a ValueError, for a lone surrogate
-    if "e+" in text:
-        text = _STRING_OR_LARGE_FLOAT.sub(_positional, text)
+    text = positional_floats(text)
     if "\\u0000" in text and _NUL.search(text):
         raise ValueError
     return text
+
+
+def positional_floats(text: str) -> str:
+    """Return the JSON text with floats such as ``1e+16`` written out, so that JSONB gives them back as floats."""
+    return _STRING_OR_LARGE_FLOAT.sub(_positional, text) if "e+" in text else text
 
 
 def _positional(found: re.Match[str]) -> str:

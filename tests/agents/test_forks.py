@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
@@ -268,9 +268,12 @@ class Counted:
         self.count += 1
         return int(self.inner.execute_many(prepared, values))
 
-    def copy(self, table: str, columns: Sequence[str], chunks: Iterable[str]) -> int:
+    def stream(self, prepared: Prepared[Any], values: list[object]) -> Iterator[Any]:
+        return iter(self.inner.stream(prepared, values))
+
+    def copy(self, table: str, columns: Sequence[str], chunks: Iterable[str], *, null: str) -> int:
         self.count += 1
-        return int(self.inner.copy(table, columns, chunks))
+        return int(self.inner.copy(table, columns, chunks, null=null))
 
 
 class Counter(Repository[Blocking]):

@@ -63,6 +63,10 @@ def test_the_main_job_from_an_empty_database_to_verified_audits(cli: Run, empty_
             "size_bytes",
             "rows",
             "tasks_by_status",
+            "estimated",
+            "failing_tools",
+            "tokens_by_day",
+            "events",
             "inbox",
             "queue",
         ),
@@ -96,7 +100,7 @@ def test_the_main_job_from_an_empty_database_to_verified_audits(cli: Run, empty_
 
     assert cli(*at, "audit", "verify").out.endswith("all whole\n")
     found = cli(*at, "audit", "verify", "--json").json
-    assert set(found) == {"ok", "chains", "entries", "faults"}
+    assert set(found) == {"ok", "chains", "entries", "faults", "erased"}
     assert (found["ok"], found["entries"]) == (True, counts["audits"]["imported"])
     assert cli(*at, "audit", "verify", task_id, "--json").json["chains"] == 1
 

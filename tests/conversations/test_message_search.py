@@ -15,6 +15,7 @@ from agentos_store.conversations import message_index, message_search
 from agentos_store.conversations.message_texts import texts_of
 from agentos_store.testing.postgres import connect
 from tests.engine.gather import threads
+from tests.standing import owners_work
 
 
 def say(store: Any, session_id: str, *contents: Any, **values: Any) -> None:
@@ -408,6 +409,7 @@ def test_a_transaction_indexes_when_there_is_too_much_to_read(filled: Store, mon
     assert filled.search.check("message")["message"].missing == 0
 
 
+@owners_work
 def test_a_role_that_may_only_read_finds_everything(filled: Store, url: str, backend: str) -> None:
     if backend == "sqlite":
         pytest.skip("there are no roles")

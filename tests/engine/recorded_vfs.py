@@ -24,7 +24,8 @@ class Step(NamedTuple):
     content: bytes = b""
 
 
-_XOPEN = ctypes.CFUNCTYPE(_INT, _POINTER, _CHARS, _POINTER, _INT, _POINTER)
+# The path stays a pointer: SQLite keeps it for as long as the file is open.
+_XOPEN = ctypes.CFUNCTYPE(_INT, _POINTER, _POINTER, _POINTER, _INT, _POINTER)
 _XDELETE = ctypes.CFUNCTYPE(_INT, _POINTER, _CHARS, _INT)
 _XWRITE = ctypes.CFUNCTYPE(_INT, _POINTER, _POINTER, _INT, _INT64)
 _XTRUNCATE = ctypes.CFUNCTYPE(_INT, _POINTER, _INT64)
@@ -96,12 +97,12 @@ class Recorder:
         return ctypes.cast(callback, _POINTER).value
 
     def _open(self, below: Any, original: Callable[..., int]) -> Callable[..., int]:
-        def open_(_vfs: int, path: bytes | None, file: int, flags: int, out: int) -> int:
+        def open_(_vfs: int, path: int | None, file: int, flags: int, out: int) -> int:
             code = original(ctypes.addressof(below.contents), path, file, flags, out)
             if code == 0 and path is not None:
                 # A file begins with the pointer to its methods.
                 methods = ctypes.cast(file, ctypes.POINTER(_POINTER))
-                self._names[file] = path.decode()
+                self._names[file] = ctypes.string_at(path).decode()
                 methods[0] = ctypes.addressof(self._watched(methods[0]))
             return code
 

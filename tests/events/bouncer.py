@@ -18,6 +18,8 @@ import pytest
 
 from agentos_store.engine.urls import parse_url
 
+USERS = ("agentos_test_owner", "agentos_test_app", "agentos_test_reader")
+
 SERVERS = 20
 """Connections to the server that all clients share."""
 
@@ -28,8 +30,11 @@ def find() -> str | None:
 
 
 @contextlib.contextmanager
-def bouncer(url: str) -> Iterator[str]:
-    """Start one for the database of this URL and yield the URL through it; skip where there is none."""
+def bouncer(url: str, *, every: bool = False) -> Iterator[str]:
+    """Start one for the database of this URL, or for every one, and yield the URL through it; skip where there is none.
+
+    Whoever comes to the one database is its user; to every database each comes as who it is.
+    """
     program = find()
     if program is None:
         pytest.skip("pgbouncer is not installed; Debian has it as a package of this name")
@@ -44,14 +49,20 @@ def bouncer(url: str) -> Iterator[str]:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         server_port = target.port or target.query.get("port") or 5432
+        named = "*" if every else target.database
+        more = "" if every else f"dbname={target.database} user={target.username}"
+        login = "trust" if every else "any"
+        known = (target.username, *USERS) if every else ()
+        (directory / "users").write_text("".join(f'"{name}" ""\n' for name in known))
         (directory / "pgbouncer.ini").write_text(
             f"""[databases]
-{target.database} = host={host} port={server_port} dbname={target.database} user={target.username}
+{named} = host={host} port={server_port} {more}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
-auth_type = any
+auth_type = {login}
+auth_file = {directory}/users
 pool_mode = transaction
 max_client_conn = 500
 default_pool_size = {SERVERS}

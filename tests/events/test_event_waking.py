@@ -18,6 +18,7 @@ from agentos_store.engine.postgresql import listening
 from agentos_store.engine.sqlite import watching
 from agentos_store.events.subscription import Subscription
 from tests.engine.gather import PROCESSES, wait_for
+from tests.standing import own_session, owners_work
 
 Run = Callable[..., list[tuple[Any, ...]]]
 
@@ -59,6 +60,7 @@ def log_elsewhere(url: str, data: int) -> None:
         store.events.log("x", data=data)
 
 
+@own_session
 @pytest.mark.usefixtures("unasked")
 def test_an_event_of_this_process_wakes_at_once(store: Store) -> None:
     with following(store.events.subscribe()) as got:
@@ -70,6 +72,7 @@ def test_an_event_of_this_process_wakes_at_once(store: Store) -> None:
         wait_for(lambda: got == [1, 2])
 
 
+@own_session
 @pytest.mark.usefixtures("unasked")
 def test_an_event_of_another_process_wakes_too(store: Store, url: str) -> None:
     with following(store.events.subscribe()) as got:
@@ -90,6 +93,7 @@ def test_an_event_that_nobody_announces_is_found_all_the_same(store: Store, raw:
         wait_for(lambda: got == [1])
 
 
+@own_session
 @pytest.mark.usefixtures("unasked")
 def test_a_cut_connection_of_who_listens_is_replaced(store: Store, raw: Run) -> None:
     if not store.capabilities.notify:
@@ -121,6 +125,7 @@ def test_a_notification_that_cannot_be_sent_fails_nobody(url: str) -> None:
         assert store.events.count() == 2
 
 
+@own_session
 def test_who_waits_holds_no_connection(url: str) -> None:
     settings = Settings.load(pool_size=1, max_overflow=0, pool_timeout=5.0)
     with Store.open(url, settings=settings) as store, contextlib.ExitStack() as stack:
@@ -320,6 +325,8 @@ async def log_all(store: AsyncStore) -> None:
         await store.events.log("x", data=n)
 
 
+@own_session
+@owners_work
 def test_schemas_of_one_database_neither_wake_nor_confuse_each_other(url: str, backend: str) -> None:
     if backend == "sqlite":
         pytest.skip("a file has no schemas")

@@ -28,6 +28,9 @@ from agentos_store.operations.retention import Policy
 from agentos_store.testing.postgres import connect
 from tests.engine.gather import threads, wait_for
 from tests.planned import Planner, Undone
+from tests.standing import owners_work
+
+pytestmark = owners_work
 
 Run = Callable[[str], list[tuple[Any, ...]]]
 

@@ -15,6 +15,7 @@ from tests.engine.gather import wait_for
 from tests.events.bouncer import bouncer
 from tests.events.races import faults, follow, race
 from tests.events.test_subscription_races import clear
+from tests.standing import own_session
 
 RUNS = int(os.environ.get("AGENTOS_STORE_SUBSCRIPTIONS", "2"))
 
@@ -57,6 +58,7 @@ def test_what_cannot_listen_looks_more_often(bounced: Store) -> None:
     thread.join()
 
 
+@own_session
 def test_who_listens_himself_hears_of_what_comes_through_pgbouncer(bounced: Store, url: str) -> None:
     with Store.open(url) as direct, direct.events.subscribe() as live:
         wait_for(lambda: direct._backend.bell.interval == listening.LISTENED)

@@ -26,6 +26,7 @@ from agentos_store.events.subscription import Subscription
 from agentos_store.operation import Blocking, Repository, reads
 from agentos_store.testing import Databases
 from agentos_store.testing.postgres import connect
+from tests.standing import own_session
 
 Run = Callable[..., list[tuple[Any, ...]]]
 
@@ -336,6 +337,7 @@ def restored(postgres_url: str, url: str, backend: str) -> Any:
         databases.drop(made)
 
 
+@own_session
 def test_a_restored_database_starts_its_order_anew_and_says_so(restored: tuple[str, str]) -> None:
     url, old = restored
     with Store.open(url) as store:

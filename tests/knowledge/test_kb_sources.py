@@ -10,6 +10,7 @@ from agentos_store.knowledge.chunks import NewChunk
 from agentos_store.migrate.target import Target
 from agentos_store.migrate.upgrade import downgrade
 from tests.knowledge.shelf import Run, contents, is_whole, keys, lengths, pieces, shelve
+from tests.standing import owners_work
 
 
 def test_a_source_is_one_for_each_path_in_a_project_and_without_one(store: Store) -> None:
@@ -161,6 +162,7 @@ def test_what_a_project_takes_with_it_is_not_found(store: Store, raw: Run) -> No
     assert store.search.rebuild("chunk").removed == 1
 
 
+@owners_work
 def test_descending_takes_what_is_indexed_of_chunks_with_it(url: str, raw: Run) -> None:
     with Store.open(url) as store:
         shelve(store, "/a", "数据库迁移")

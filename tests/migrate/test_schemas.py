@@ -11,7 +11,7 @@ from agentos_store.migrate.revisions import known
 from agentos_store.migrate.target import Target
 from agentos_store.migrate.upgrade import downgrade
 
-STRANGE = 'Tenant "ä" %s:1'
+STRANGE = """租户.A "ä" 'q' %s:1 \\ $1 {y}"""
 
 
 @pytest.fixture
@@ -64,10 +64,23 @@ def test_the_environment_may_name_the_schema(empty_url: str, monkeypatch: pytest
     assert Target.of(empty_url, schema="public").revision() is None
 
 
-@pytest.mark.parametrize("schema", ["x" * 64, "天" * 22, "a\nb"])
-def test_a_name_that_would_not_stay_what_it_is_is_refused(empty_url: str, schema: str) -> None:
-    with pytest.raises(InvalidValueError, match="schema"):
-        ensure_migrations(empty_url, schema=schema)
+@pytest.mark.parametrize("schema", ["x" * 64, "天" * 22, "a\nb", "pg_mine", "information_schema", "a[b", "a]b"])
+def test_a_name_that_would_not_stay_what_it_is_is_refused(
+    postgres_url: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for ask in (ensure_migrations, Store.open):
+        with pytest.raises(InvalidValueError, match="schema"):
+            ask(postgres_url, schema=schema)
+    monkeypatch.setenv("DATABASE_SCHEMA", schema.replace("\n", "\x01"))
+    for ask in (ensure_migrations, Store.open):
+        with pytest.raises(InvalidValueError, match="schema"):
+            ask(postgres_url)
+
+
+def test_names_of_63_bytes_that_differ_in_the_last_are_two_schemas(empty_url: str) -> None:
+    first, second = ("x" * 62 + each for each in "ab")
+    assert ensure_migrations(empty_url, schema=first, revision=known()[0]) == 1
+    assert Target.of(empty_url, schema=second).revision() is None
 
 
 def test_a_schema_is_no_matter_for_sqlite_unless_it_is_asked_for(

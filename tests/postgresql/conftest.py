@@ -17,6 +17,7 @@ from sqlalchemy.engine import make_url
 
 from agentos_store import Settings, Store
 from agentos_store.testing.postgres import connect
+from tests.standing import administrative
 
 Opened = Callable[..., Store]
 
@@ -40,9 +41,9 @@ def open_store(url: str) -> Iterator[Opened]:
 
 
 @pytest.fixture
-def admin(url: str) -> Iterator[psycopg.Connection[Any]]:
+def admin(url: str, postgres_url: str) -> Iterator[psycopg.Connection[Any]]:
     """A connection beside the store's own."""
-    with contextlib.closing(connect(url)) as connection:
+    with contextlib.closing(connect(administrative(url, postgres_url))) as connection:
         yield connection
 
 

@@ -144,7 +144,7 @@ def test_too_many_connections(url: str, admin: Admin) -> None:
         where = make_url(url).set(username=role, password="secret").render_as_string(hide_password=False)
         # The first try finds that its connection is gone, the second that there is no other to be had.
         told = Told(lambda: taken.pop().close(), at=2)
-        with opened(where, told, retries=8) as store:
+        with opened(where, told, retries=8, reconnect_timeout=0) as store:
             store.tasks.create(title="t")
             own = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = %s"
             admin.execute(own.encode(), (role,))

@@ -24,6 +24,7 @@ from agentos_store.errors import (
 )
 from agentos_store.operation import Access
 from agentos_store.tasks.models import Task
+from tests.standing import owners_work
 
 Admin = psycopg.Connection[Any]
 Opened = Callable[..., Store]
@@ -263,7 +264,7 @@ def test_what_cannot_be_reached_is_unavailable_and_the_message_has_no_password(u
 
 
 def test_a_server_that_goes_down_is_unavailable_until_it_is_back(open_store: Opened, proxy: Any, url: str) -> None:
-    store = open_store(proxy.url, retries=1)
+    store = open_store(proxy.url, retries=1, reconnect_timeout=0.1)
     store.tasks.create(title="t")
     proxy.close()
     for _ in range(3):
@@ -472,6 +473,7 @@ def test_text_is_whole_whatever_encoding_the_environment_asks_for(url: str, monk
 NAMES = ["tenant_a", 'we "ird" Schema', "天气", "select"]
 
 
+@owners_work
 @pytest.mark.parametrize("schema", NAMES)
 def test_a_schema_may_have_any_name(url: str, schema: str) -> None:
     ensure_migrations(url, schema=schema)

@@ -4,34 +4,42 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from time import perf_counter
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import psycopg
 from sqlalchemy import URL, Engine, NullPool, create_engine
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.pool import Pool, PoolProxiedConnection, QueuePool
+from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from agentos_store.engine.capabilities import Capabilities
 from agentos_store.engine.door import Door
 from agentos_store.engine.fork import register
-from agentos_store.engine.postgresql.connect import DIALECT, connector, prepare
-from agentos_store.engine.postgresql.connection import PostgreSQLConnection
+from agentos_store.engine.meter import BEGIN, Meter
+from agentos_store.engine.postgresql.connect import DIALECT, connector, has_several_hosts, new_pool, prepare
+from agentos_store.engine.postgresql.connection import (
+    BEGIN_READING,
+    BEGIN_WRITING,
+    POOL_EXHAUSTED,
+    PostgreSQLConnection,
+)
 from agentos_store.engine.postgresql.faults import translate_connect
 from agentos_store.engine.postgresql.listening import PostgreSQLBell
+from agentos_store.engine.postgresql.reconnecting import Outage
+from agentos_store.engine.postgresql.replica import NO_ANSWER, Replica
 from agentos_store.engine.postgresql.transaction import PostgreSQLTransaction
+from agentos_store.engine.postgresql.vitals import examine, server_state
 from agentos_store.engine.retry import OnRetry, RetryPolicy
 from agentos_store.engine.session import Call, Session
 from agentos_store.engine.statement import Prepared, Statement
 from agentos_store.engine.urls import display
 from agentos_store.engine.version import read_revision_postgresql
-from agentos_store.errors import TransientError, UnavailableError
+from agentos_store.engine.vitals import PoolState, ServerState, Vitals, pool_state
+from agentos_store.errors import LockTimeoutError, TransientError, UnavailableError
 from agentos_store.operation import Access, run_body
 
 M = TypeVar("M")
-
-POOL_EXHAUSTED = "pool"
-"""The code of the error that says that all connections were in use for too long."""
 
 
 class PostgreSQLBackend:
@@ -45,6 +53,7 @@ class PostgreSQLBackend:
         *,
         engine: Engine | None = None,
         on_retry: OnRetry | None = None,
+        read_url: URL | None = None,
     ) -> None:
         self.url = url
         self.schema = schema
@@ -55,13 +64,20 @@ class PostgreSQLBackend:
         self._door = Door()
         self._statements: dict[Statement[Any], Prepared[Any]] = {}
         self.policy = RetryPolicy.of(settings, on_retry)
-        self._own_pool: Pool | None = self._new_pool() if engine is None else None
+        self.fails_over = has_several_hosts(url)
+        """Whether another connection may lead to another server."""
+        # Whoever wants no retries wants no waiting either.
+        self._outage = Outage(settings.reconnect_timeout if settings.retries else 0.0)
+        self._own_pool: Pool | None = new_pool(url, settings) if engine is None else None
+        self._replica = None if read_url is None else Replica(self, read_url, settings)
         self.bell = self._new_bell()
+        self.meter = Meter(settings.slow_operation)
         try:
             self.capabilities = self._ask_capabilities()
+            if self._replica is not None:
+                self._replica.verify()
         except BaseException:
-            if self._own_pool is not None:
-                self._own_pool.dispose()
+            self._dispose()
             raise
         register(self)
         _open[url.render_as_string(hide_password=False), schema] = self
@@ -74,22 +90,14 @@ class PostgreSQLBackend:
         assert self._engine is not None
         return self._engine.pool
 
+    @property
+    def settings(self) -> Any:
+        """The settings that it was opened with."""
+        return self._settings
+
     def prepare(self, raw: psycopg.Connection[Any]) -> None:
         """Set up the driver's side of a connection that was not made here."""
         prepare(raw, prepared=self._settings.prepare_statements)
-
-    def _new_pool(self) -> Pool:
-        settings = self._settings
-        return QueuePool(
-            connector(self.url, settings),
-            pool_size=settings.pool_size,
-            max_overflow=settings.max_overflow,
-            timeout=settings.pool_timeout,
-            recycle=settings.pool_recycle,
-            # A connection is given back idle, so the pool need not ask the server to roll back.
-            reset_on_return=None,
-            dialect=DIALECT,
-        )
 
     def _new_bell(self) -> PostgreSQLBell:
         # Who listens has a connection of its own, which no pooled work waits for.
@@ -140,12 +148,29 @@ class PostgreSQLBackend:
 
     # --- running bodies
 
-    def run(self, access: Access, what: str, body: Callable[[Session], Any], *, repeatable: bool) -> Any:
-        """Run a body, again after a passing fault when that can do no harm."""
-        call = Call()
+    def run(
+        self,
+        access: Access,
+        what: str,
+        body: Callable[[Session], Any],
+        *,
+        repeatable: bool,
+        may_lag: bool = False,
+    ) -> Any:
+        """Run a body, again after a passing fault when that can do no harm.
 
-        def attempt(_: int) -> Any:
+        One that ``may_lag`` is answered by the replica, where there is one and it has what this store wrote.
+        """
+        call, started = Call(), perf_counter()
+        replica = self._replica
+
+        def attempt(number: int) -> Any:
+            call.retries = number
             try:
+                if may_lag and replica is not None and not number:
+                    found = replica.run(access, body, call)
+                    if found is not NO_ANSWER:
+                        return found
                 if access is Access.READ:
                     return self._run_bare(body, call, read_only=True)
                 if access is Access.STATEMENT:
@@ -155,24 +180,34 @@ class PostgreSQLBackend:
                 call.in_doubt = call.in_doubt or error.outcome_unknown
                 raise
 
-        with self._door:
-            result = self.policy.run(what, attempt, repeatable=repeatable)
+        try:
+            with self._door:
+                try:
+                    result = self.policy.run(what, attempt, repeatable=repeatable)
+                finally:
+                    # Also when it failed: it may have been stored nevertheless.
+                    if replica is not None and not access.reads:
+                        replica.wrote()
+        except BaseException as error:
+            self.meter.record(access, what, started, call, error)
+            raise
+        self.meter.record(access, what, started, call)
         if call.announced:
             self.bell.ring()
         return result
 
     def _run_bare(self, body: Callable[[Session], Any], call: Call, *, read_only: bool) -> Any:
-        connection = self._borrow()
+        connection = self._borrow(call)
         try:
             return run_body(body, Session(connection, call, read_only=read_only, single=True))
         finally:
             connection.give_back()
 
     def _run_in_transaction(self, access: Access, body: Callable[[Session], Any], call: Call) -> Any:
-        connection = self._borrow()
+        connection = self._borrow(call)
         try:
             try:
-                connection.command(_begin(read_only=access.reads))
+                connection.command(BEGIN_READING if access.reads else BEGIN_WRITING)
                 result = run_body(body, Session(connection, call, read_only=access.reads))
             except TransientError as error:
                 # The COMMIT was not sent yet, so whatever happened to the connection, nothing was stored.
@@ -185,37 +220,65 @@ class PostgreSQLBackend:
 
     def begin(self, *, read_only: bool) -> PostgreSQLTransaction:
         """Begin an explicit transaction; a connection that was cut while it lay in the pool is replaced."""
+        call, started = Call(), perf_counter()
         door = self._door
-        door.__enter__()
         try:
-            connection = self.policy.run("begin", lambda _: self._begin(read_only=read_only))
-        except BaseException:
-            door.__exit__()
+            door.__enter__()
+            connection = None
+            try:
+                connection = self.policy.run("begin", lambda number: self._begin(call, number, read_only=read_only))
+                self.meter.record(Access.WRITE, BEGIN, started, call)
+            except BaseException:
+                if connection is not None:
+                    connection.give_back()
+                door.__exit__()
+                raise
+        except BaseException as error:
+            self.meter.record(Access.WRITE, BEGIN, started, call, error)
             raise
-        return PostgreSQLTransaction(connection, door, self.bell, read_only=read_only)
+        return PostgreSQLTransaction(connection, door, self.bell, self._wrote, read_only=read_only)
 
-    def _begin(self, *, read_only: bool) -> PostgreSQLConnection:
-        connection = self._borrow()
+    def _wrote(self) -> None:
+        if self._replica is not None:
+            self._replica.wrote()
+
+    def _begin(self, call: Call, number: int, *, read_only: bool) -> PostgreSQLConnection:
+        call.retries = number
+        connection = self._borrow(call)
         try:
-            connection.command(_begin(read_only=read_only))
+            connection.command(BEGIN_READING if read_only else BEGIN_WRITING)
         except BaseException:
             connection.give_back()
             raise
         return connection
 
-    def _borrow(self) -> PostgreSQLConnection:
-        try:
-            borrowed = self._take()
-        except UnavailableError as error:
-            if error.code == POOL_EXHAUSTED:
-                raise
-            # It was there when the store was opened, so it is worth another try: the server may be starting again.
-            raise TransientError(error.why, code=error.code) from None
+    def _borrow(self, call: Call | None = None) -> PostgreSQLConnection:
+        tries = 0
+        while True:
+            try:
+                borrowed = self.meter.borrow(self._take, call)
+                break
+            except UnavailableError as error:
+                if error.code == POOL_EXHAUSTED:
+                    raise
+                # It was there when the store was opened: the server may be starting again, or a standby become it.
+                if self._door.is_shut or not self._outage.wait(tries, error):
+                    raise TransientError(error.why, code=error.code) from None
+            tries += 1
+        self._outage.end()
         try:
             return PostgreSQLConnection(self, borrowed)
         except BaseException:
             borrowed.invalidate()
             raise
+
+    def ask(self, question: bytes) -> Any:
+        """Return the one value that a question without parameters gives."""
+        connection = self._borrow()
+        try:
+            return connection.ask(question)
+        finally:
+            connection.give_back()
 
     def _take(self) -> PoolProxiedConnection:
         try:
@@ -245,6 +308,8 @@ class PostgreSQLBackend:
         except psycopg.Error as error:
             raise lent.meaning(error) from None
         finally:
+            # Whatever was done with it.
+            self._wrote()
             lent.give_back()
 
     def _lend(self) -> PostgreSQLConnection:
@@ -262,6 +327,18 @@ class PostgreSQLBackend:
             lent.give_back()
             raise
         return lent
+
+    def pool_state(self) -> PoolState:
+        """Return how the connections to the primary are."""
+        return pool_state(self._pool, self.meter)
+
+    def examine(self, vitals: Vitals) -> None:
+        """Look whether the server answers, and takes writes from this role."""
+        examine(self, vitals)
+
+    def server_state(self) -> ServerState:
+        """Return how many are connected to the server, and how many wait for a lock there."""
+        return server_state(self)
 
     def revision(self) -> str | None:
         """Return the revision in the schema."""
@@ -290,12 +367,23 @@ class PostgreSQLBackend:
     # --- ends
 
     def close(self) -> None:
-        """Let running operations end, then close the connections, unless the engine belongs to somebody else."""
-        self._door.shut(self._settings.lock_timeout)
+        """Let running operations end, then close the connections, unless the engine belongs to somebody else.
+
+        While a transaction stays open for longer than the limit, LockTimeoutError is raised and all stays open.
+        """
+        if not self._door.shut(self._settings.lock_timeout):
+            self._door.reopen()
+            holder = "an operation or a transaction that is still open"
+            raise LockTimeoutError("closing the store", waited=self._settings.lock_timeout, holder=holder)
         self.bell.close()
         key = self.url.render_as_string(hide_password=False), self.schema
         if _open.get(key) is self:
             del _open[key]
+        self._dispose()
+
+    def _dispose(self) -> None:
+        if self._replica is not None:
+            self._replica.close()
         if self._own_pool is not None:
             self._own_pool.dispose()
 
@@ -308,10 +396,13 @@ class PostgreSQLBackend:
             self._engine.dispose(close=False)
         elif self._own_pool is not None:
             _inherited.append(self._own_pool)
-            self._own_pool = self._new_pool()
+            self._own_pool = new_pool(self.url, self._settings)
+        if self._replica is not None:
+            _inherited.append(self._replica.after_fork())
         _inherited.append((self.bell, self.bell.abandon()))
         self.bell = self._new_bell()
         self._door = Door()
+        self.meter = Meter(self._settings.slow_operation)
 
 
 _inherited: list[object] = []
@@ -337,7 +428,3 @@ def lent_engine(url: URL, settings: Any) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
-
-
-def _begin(*, read_only: bool) -> str:
-    return "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if read_only else "BEGIN ISOLATION LEVEL READ COMMITTED"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -14,12 +14,47 @@ from agentos_store.engine.postgresql.connect import cursor_of
 from agentos_store.engine.postgresql.faults import is_disconnect, translate
 from agentos_store.engine.statement import Prepared, Statement
 from agentos_store.engine.version import quote_name
-from agentos_store.errors import StoreError
-
-if TYPE_CHECKING:
-    from agentos_store.engine.postgresql.backend import PostgreSQLBackend
+from agentos_store.errors import StoreError, TransientError
 
 M = TypeVar("M")
+
+STREAMED = 8
+"""Rows that are asked for at a time while many are streamed: few, for each may be large."""
+
+BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+BEGIN_WRITING = "BEGIN ISOLATION LEVEL READ COMMITTED"
+
+POOL_EXHAUSTED = "pool"
+"""The code of the error that says that all connections were in use for too long."""
+
+READ_ONLY = "25006"
+"""The server takes no writes: it is a standby, or was made one."""
+
+
+class Lender(Protocol):
+    """Whose connection it is: the primary's pool, or the replica's."""
+
+    schema: str
+    lock_timeout: float
+    max_payload: int
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the database can do."""
+
+    @property
+    def fails_over(self) -> bool:
+        """Whether another connection may lead to another server, which takes what this one refused."""
+
+    def prepared(self, statement: Statement[M]) -> Prepared[M]:
+        """Return the statement as it is compiled for the schema."""
+
+    def prepare(self, raw: psycopg.Connection[Any]) -> None:
+        """Set up the driver's side of a connection that was not made here."""
+
+    def lost(self, borrowed: PoolProxiedConnection) -> None:
+        """Lend none of the connections again that were made before now."""
 
 
 class PostgreSQLConnection:
@@ -27,7 +62,7 @@ class PostgreSQLConnection:
 
     __slots__ = ("_backend", "_borrowed", "_found", "cursor", "raw")
 
-    def __init__(self, backend: PostgreSQLBackend, borrowed: PoolProxiedConnection) -> None:
+    def __init__(self, backend: Lender, borrowed: PoolProxiedConnection) -> None:
         raw: Any = borrowed.dbapi_connection
         assert isinstance(raw, psycopg.Connection)
         self._backend = backend
@@ -77,11 +112,19 @@ class PostgreSQLConnection:
             raise self.meaning(error) from None
         return self.cursor.rowcount
 
-    def copy(self, table: str, columns: Sequence[str], chunks: Iterable[str]) -> int:
-        """Stream rows in, in COPY's text format; an empty field is NULL."""
+    def stream(self, prepared: Prepared[Any], values: list[object]) -> Iterator[Any]:
+        """Execute and yield each row as it is read; the server sends no more than is taken."""
+        size = STREAMED if psycopg.capabilities.has_stream_chunked() else 1
+        try:
+            yield from self.cursor.stream(prepared.text, values, size=size)
+        except psycopg.Error as error:
+            raise self.meaning(error) from None
+
+    def copy(self, table: str, columns: Sequence[str], chunks: Iterable[str], *, null: str) -> int:
+        """Stream rows in, in COPY's text format; ``null`` stands for NULL."""
         names = ", ".join(map(quote_name, columns))
         where = f"{quote_name(self._backend.schema)}.{quote_name(table)}"
-        text = f"COPY {where} ({names}) FROM STDIN WITH (NULL '')"
+        text = f"COPY {where} ({names}) FROM STDIN WITH (NULL '{null}')"
         try:
             with self.cursor.copy(text.encode()) as stream:
                 for chunk in chunks:
@@ -97,8 +140,25 @@ class PostgreSQLConnection:
         except psycopg.Error as error:
             raise self.meaning(error) from None
 
+    def ask(self, question: bytes) -> Any:
+        """Return the one value that a question without parameters gives."""
+        try:
+            row = self.cursor.execute(question).fetchone()
+        except psycopg.Error as error:
+            raise self.meaning(error) from None
+        return None if row is None else row[0]
+
+    @property
+    def info(self) -> dict[Any, Any]:
+        """What is remembered of the connection for as long as it lives."""
+        return self._borrowed.info
+
     def meaning(self, error: psycopg.Error) -> StoreError:
         """Return the store's error for one of the driver's, and give up a connection that is of no more use."""
+        if error.sqlstate == READ_ONLY and self._backend.fails_over:
+            # Another server took its place. Nothing was stored here.
+            self._backend.lost(self._borrowed)
+            return TransientError("the server only accepts reads by now", code=READ_ONLY)
         if is_disconnect(error):
             self._backend.lost(self._borrowed)
         return translate(error, waited=self._backend.lock_timeout)

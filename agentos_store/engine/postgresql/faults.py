@@ -75,9 +75,14 @@ def translate(error: psycopg.Error, *, waited: float = 0.0) -> StoreError:
     return UnavailableError(_REASONS.get(state, f"the server reported {state}"), code=state)
 
 
-def translate_connect(error: psycopg.Error, where: str) -> UnavailableError:
-    """Return the store's error for a connection that could not be made; libpq's text holds no row and no password."""
+def translate_connect(error: psycopg.Error, where: str, *, remedy: str | None = None) -> UnavailableError:
+    """Return the store's error for a connection that could not be made; libpq's text holds no row and no password.
+
+    ``remedy`` says what to do where it was for want of TLS.
+    """
     text = " ".join(str(error).split())
+    if remedy is not None and any(word in text for word in ("SSL", "certificate")):
+        text = f"{text}; {remedy}"
     return UnavailableError(f"cannot connect to {where}: {text}", code=error.sqlstate)
 
 

@@ -18,10 +18,19 @@ from agentos_store.operation import Access, run_body
 class PostgreSQLTransaction:
     """An explicit transaction on one connection."""
 
-    def __init__(self, connection: PostgreSQLConnection, door: Door, bell: Bell, *, read_only: bool) -> None:
+    def __init__(
+        self,
+        connection: PostgreSQLConnection,
+        door: Door,
+        bell: Bell,
+        on_written: Callable[[], object],
+        *,
+        read_only: bool,
+    ) -> None:
         self._connection = connection
         self._door = door
         self._bell = bell
+        self._on_written = on_written
         self._announced = False
         self._read_only = read_only
         self._savepoint = False
@@ -65,6 +74,8 @@ class PostgreSQLTransaction:
                     # The server answers COMMIT with ROLLBACK when a statement had failed outside a savepoint.
                     raise UnavailableError("a read had failed, so the transaction was rolled back")
         finally:
+            if commit and not self._read_only:
+                self._on_written()
             try:
                 self._connection.give_back()
             finally:

@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from sqlalchemy import URL
@@ -20,6 +21,7 @@ from sqlalchemy.pool import QueuePool
 
 from agentos_store.engine.door import Door
 from agentos_store.engine.fork import register
+from agentos_store.engine.meter import BEGIN, Meter
 from agentos_store.engine.retry import OnRetry, RetryPolicy
 from agentos_store.engine.session import Call, Session
 from agentos_store.engine.sqlite.connect import (
@@ -31,10 +33,12 @@ from agentos_store.engine.sqlite.connect import (
 )
 from agentos_store.engine.sqlite.connection import CAPABILITIES, DIALECT, SQLiteConnection
 from agentos_store.engine.sqlite.faults import translate
-from agentos_store.engine.sqlite.queue import WriteQueue, Writer
+from agentos_store.engine.sqlite.queue import Job, WriteQueue, Writer
 from agentos_store.engine.sqlite.transaction import SQLiteSnapshot, SQLiteTransaction
+from agentos_store.engine.sqlite.vitals import examine
 from agentos_store.engine.sqlite.watching import SQLiteBell
 from agentos_store.engine.version import read_revision_sqlite
+from agentos_store.engine.vitals import PoolState, Vitals, pool_state
 from agentos_store.errors import LockTimeoutError, StoreError, UnavailableError, UsageError
 from agentos_store.operation import Access, run_body
 
@@ -63,6 +67,10 @@ class SQLiteBackend:
     def _set_up(self) -> None:
         settings = self._settings
         self._door = Door()
+        self.meter = Meter(settings.slow_operation)
+        found = self.path.stat()
+        self.identity = found.st_dev, found.st_ino
+        """Which file it is that was opened, whatever comes to bear its name."""
         self._turnstile = open_turnstile(self.path)
         self.queue = WriteQueue(self._turnstile, self._connect_writer, timeout=settings.lock_timeout)
         self._connections: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
@@ -91,34 +99,59 @@ class SQLiteBackend:
 
     # --- running bodies
 
-    def run(self, access: Access, what: str, body: Callable[[Session], Any], *, repeatable: bool) -> Any:
+    def run(
+        self,
+        access: Access,
+        what: str,
+        body: Callable[[Session], Any],
+        *,
+        repeatable: bool,
+        may_lag: bool = False,
+    ) -> Any:
         """Run a body: a read on a connection of its own, a write in its turn.
 
         It is tried again only when a stranger held the file for longer than the busy timeout. Nothing was stored then,
-        and no connection can be lost, so ``repeatable`` makes no difference.
+        and no connection can be lost, so ``repeatable`` makes no difference. Nor does ``may_lag``: a file has no
+        replica.
         """
-        del repeatable
-        call = Call()
-        with self._door:
-            result = self.policy.run(what, lambda _: self._run(access, what, body, call))
+        del repeatable, may_lag
+        call, started = Call(), perf_counter()
+        try:
+            with self._door:
+                result = self.policy.run(what, lambda number: self._run(access, what, body, call, number))
+        except BaseException as error:
+            self.meter.record(access, what, started, call, error)
+            raise
+        self.meter.record(access, what, started, call)
         if call.announced:
             self.bell.ring()
         return result
 
-    def _run(self, access: Access, what: str, body: Callable[[Session], Any], call: Call) -> Any:
+    def _run(self, access: Access, what: str, body: Callable[[Session], Any], call: Call, number: int) -> Any:
+        call.retries = number
         if access is Access.READ:
-            with self._reader() as raw:
+            with self._reader(call) as raw:
                 return run_body(body, Session(SQLiteConnection(raw, self._settings.max_payload), call, read_only=True))
         if access is Access.SNAPSHOT:
-            with self._snapshot() as session:
+            with self._snapshot(call) as session:
                 return run_body(body, session)
         return self.queue.run(what, lambda session: run_body(body, session), call)
 
     def begin(self, *, read_only: bool) -> SQLiteTransaction | SQLiteSnapshot:
         """Begin an explicit transaction; a writing one takes its place in the queue."""
+        call, started = Call(), perf_counter()
+        try:
+            begun = self._begin(call, read_only=read_only)
+        except BaseException as error:
+            self.meter.record(Access.WRITE, BEGIN, started, call, error)
+            raise
+        self.meter.record(Access.WRITE, BEGIN, started, call)
+        return begun
+
+    def _begin(self, call: Call, *, read_only: bool) -> SQLiteTransaction | SQLiteSnapshot:
         if read_only:
-            return SQLiteSnapshot(self._snapshot(), self._door)
-        transaction = SQLiteTransaction(self.queue, self._door, self.bell)
+            return SQLiteSnapshot(self._snapshot(call), self._door)
+        transaction = SQLiteTransaction(self.queue, self._door, self.bell, call)
         try:
             transaction.begin()
         except BaseException:
@@ -127,8 +160,8 @@ class SQLiteBackend:
         return transaction
 
     @contextlib.contextmanager
-    def _snapshot(self) -> Iterator[Session]:
-        with self._reader() as raw:
+    def _snapshot(self, call: Call) -> Iterator[Session]:
+        with self._reader(call) as raw:
             try:
                 # A deferred BEGIN takes its snapshot at the first SELECT and holds it for the others.
                 raw.execute("BEGIN")
@@ -147,9 +180,23 @@ class SQLiteBackend:
             yield raw
 
     @contextlib.contextmanager
-    def _reader(self) -> Iterator[sqlite3.Connection]:
+    def alone(self, what: str) -> Iterator[sqlite3.Connection]:
+        """Lend the connection that writes, outside of a transaction, while every other writer waits in line."""
+        job = Job(what, None, Call())
+        with self._door:
+            try:
+                raw = self.queue.begin(job).raw
+                raw.execute("ROLLBACK")
+                yield raw
+            except sqlite3.Error as error:
+                raise translate(error) from None
+            finally:
+                self.queue.end(job, commit=False)
+
+    @contextlib.contextmanager
+    def _reader(self, call: Call | None = None) -> Iterator[sqlite3.Connection]:
         try:
-            borrowed = self._readers.connect()
+            borrowed = self.meter.borrow(self._readers.connect, call)
         except PoolTimeoutError:
             raise UnavailableError(
                 f"no connection came free within {self._settings.pool_timeout:g} s; raise the pool size"
@@ -171,6 +218,22 @@ class SQLiteBackend:
             except sqlite3.Error as error:
                 raise translate(error) from None
 
+    def pool_state(self) -> PoolState:
+        """Return how the readers are, and who waits to write."""
+        waiting, first = self.queue.waiting()
+        return pool_state(self._readers, self.meter, queue=waiting, queue_wait=first)
+
+    def examine(self, vitals: Vitals) -> None:
+        """Look whether the file is there, can be read, and takes a write."""
+        examine(self, vitals)
+
+    def server_state(self) -> None:
+        """Return None: there is no server."""
+
+    def entered(self) -> Door:
+        """Return what to be inside of while working with the file: closing waits for it."""
+        return self._door
+
     def revision(self) -> str | None:
         """Return the revision in the file."""
         with self.raw_connection() as raw:
@@ -183,6 +246,11 @@ class SQLiteBackend:
         """Tell whether the file has no table at all, ours or anybody else's."""
         with self.raw_connection() as raw:
             return raw.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
+
+    @property
+    def settings(self) -> Any:
+        """The settings that the file was opened with, by its first store in this process."""
+        return self._settings
 
     @property
     def url(self) -> URL:

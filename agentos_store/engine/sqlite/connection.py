@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
@@ -70,7 +70,14 @@ class SQLiteConnection:
             raise translate(error) from None
         return rows, count
 
-    def copy(self, table: str, columns: Sequence[str], chunks: Iterable[str]) -> int:
+    def stream(self, prepared: Prepared[Any], values: list[object]) -> Iterator[Any]:
+        """Execute and yield each row as it is read."""
+        try:
+            yield from self.raw.execute(prepared.text, values)
+        except sqlite3.Error as error:
+            raise translate(error) from None
+
+    def copy(self, table: str, columns: Sequence[str], chunks: Iterable[str], *, null: str) -> int:
         """Refuse: there is no such thing."""
         raise NotImplementedError
 

@@ -49,7 +49,7 @@ class Writer(Protocol):
 class Job:
     """A place in the queue: a body that waits to be run and committed, or an explicit transaction."""
 
-    __slots__ = ("body", "call", "deserted", "done", "entered", "error", "owed", "result", "wake", "what")
+    __slots__ = ("begun", "body", "call", "deserted", "done", "entered", "error", "owed", "result", "wake", "what")
 
     def __init__(self, what: str, body: Callable[[Session], Any] | None, call: Call) -> None:
         self.what = what
@@ -57,6 +57,8 @@ class Job:
         """None for work that needs the queue to itself."""
         self.call = call
         self.entered = time.monotonic()
+        self.begun = 0.0
+        """When its body was first begun; 0 before that."""
         self.result: Any = None
         self.error: BaseException | None = None
         self.done = False
@@ -109,7 +111,10 @@ class WriteQueue:
     def run(self, what: str, body: Callable[[Session], Any], call: Call) -> Any:
         """Run the body in its turn; return its result once it is committed."""
         job = Job(what, body, call)
-        self._in_turn(job, self._lead, self._timeout)
+        try:
+            self._in_turn(job, self._lead, self._timeout)
+        finally:
+            call.queue_wait += (job.begun or time.monotonic()) - job.entered
         return job.outcome()
 
     def exclusively(self, what: str, work: Callable[[Writer | None], R], *, timeout: float) -> R | None:
@@ -128,8 +133,17 @@ class WriteQueue:
 
     def begin(self, job: Job) -> Writer:
         """Take the queue for an explicit transaction; whatever comes of it, ``end`` must follow."""
-        self._enter(job, self._timeout)
-        return self._open(job)
+        try:
+            self._enter(job, self._timeout)
+            return self._open(job)
+        finally:
+            job.call.queue_wait += time.monotonic() - job.entered
+
+    def waiting(self) -> tuple[int, float]:
+        """Return how many wait for their turn at this moment, and for how many seconds the first of them has."""
+        with self._mutex:
+            first = self._waiting[0] if self._waiting else None
+            return len(self._waiting), 0.0 if first is None else time.monotonic() - first.entered
 
     def end(self, job: Job, *, commit: bool) -> None:
         """Commit or roll back the explicit transaction and let the next writer begin; a second call has no effect."""
@@ -273,6 +287,7 @@ class WriteQueue:
     def _attempt(self, writer: Writer, job: Job) -> bool:
         """Run one job; return False when its failure left changes behind or ended the transaction."""
         assert job.body is not None
+        job.begun = job.begun or time.monotonic()
         raw = writer.raw
         before = raw.total_changes
         try:

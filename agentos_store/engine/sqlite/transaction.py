@@ -24,12 +24,12 @@ class SQLiteTransaction:
     _ended = True
     """False from its begin to its end."""
 
-    def __init__(self, queue: WriteQueue, door: Door, bell: Bell) -> None:
+    def __init__(self, queue: WriteQueue, door: Door, bell: Bell, call: Call) -> None:
         self._queue = queue
         self._door = door
         self._bell = bell
         self._announced = False
-        self._job = Job(f"a transaction of thread {threading.current_thread().name}", None, Call())
+        self._job = Job(f"a transaction of thread {threading.current_thread().name}", None, call)
         self._connection: SQLiteConnection | None = None
 
     def begin(self) -> None:

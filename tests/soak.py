@@ -1,0 +1,81 @@
+"""The long forms of the tests that kill, cut, pause and draw at random, one after another until the time is over.
+
+``make soak MINUTES=30`` runs them. A round takes each once, in a process of its own; sizes stay the same, what is drawn
+at random differs. It ends after the test that is running when the time is over, and at the first that fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+WORKS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("tests/engine/test_crash.py", {"KILLS": "150"}),
+    ("tests/engine/test_power_cut.py", {"POWER_CUTS": "300"}),
+    ("tests/store/test_history.py", {"HISTORY": "60"}),
+    ("tests/store/test_one_model.py", {"EXAMPLES": "200"}),
+    ("tests/store/test_every_operation_fails.py", {}),
+    ("tests/store/test_async.py", {}),
+    ("tests/postgresql/test_retry_cuts.py", {"CUTS": "140"}),
+    ("tests/postgresql/test_event_cuts.py", {"CUTS": "60"}),
+    ("tests/postgresql/test_failover.py", {"FAILOVER": "5"}),
+    ("tests/migrate/test_ensure.py", {}),
+    ("tests/worker/test_crowd.py", {"TEST_TASKS": "1000"}),
+    ("tests/events/test_subscription_races.py", {"SUBSCRIPTIONS": "10"}),
+    ("tests/events/test_pgbouncer.py", {"SUBSCRIPTIONS": "10"}),
+    ("tests/leases/test_late_writers.py", {"PAUSES": "20"}),
+    ("tests/conversations/test_message_search_oracle.py", {"SEARCH_STEPS": "1000"}),
+    ("tests/agents/test_turns.py", {"KILLS": "60"}),
+    ("tests/operations/test_backups.py", {"BACKUPS": "8"}),
+    ("tests/operations/test_salvage.py", {"SALVAGES": "8"}),
+    ("tests/operations/test_upkeep_killed.py", {"KILLS": "60"}),
+    ("tests/operations/test_moving_kills.py", {"KILLS": "10"}),
+    ("tests/migrate/test_many_schemas.py", {"TENANTS": "20"}),
+)
+"""A file of tests, and what AGENTOS_STORE_… variables make of it."""
+
+
+def main() -> int:
+    """Run rounds until the time is over; return 1 when a test has failed."""
+    parser = argparse.ArgumentParser(description="Run the long forms of the tests until the time is over.")
+    parser.add_argument("--minutes", type=float, default=30.0, help="how long (30)")
+    minutes = parser.parse_args().minutes
+    begun = time.monotonic()
+    for number in itertools.count(1):
+        for path, sizes in WORKS:
+            if time.monotonic() - begun > minutes * 60:
+                print(f"clean after {number - 1} whole rounds and {_minutes(begun)}", flush=True)
+                return 0
+            started = time.monotonic()
+            if not _passes(path, sizes):
+                print(f"round {number}: {path} FAILED", flush=True)
+                return 1
+            print(f"round {number}: {path} passed in {_minutes(started)}", flush=True)
+    raise AssertionError
+
+
+def _passes(path: str, sizes: dict[str, str]) -> bool:
+    variables = {f"AGENTOS_STORE_{name}": value for name, value in sizes.items()}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", path]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        print(done.stdout, done.stderr, sep="\n", flush=True)
+    return done.returncode == 0
+
+
+def _minutes(since: float) -> str:
+    seconds = round(time.monotonic() - since)
+    return f"{seconds // 60} min {seconds % 60} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
