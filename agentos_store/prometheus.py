@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,9 @@ TIMEOUT = 1.0
 """Seconds that a scrape waits for databases; the counters are there without them."""
 
 LEAST = 0.01
-"""Seconds that each of several databases has, however long the others took."""
+"""Seconds that each of several databases has, however many there are."""
+
+OWN_LABELS = frozenset({"kind", "le", "operation", "state"})
 
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds in seconds, each of them one of the meter's own."""
@@ -58,20 +61,38 @@ class StoreCollector:
             raise UsageError("prometheus_client is not installed: pip install 'agentos-store[prometheus]'") from None
         self._core: Any = core
         self._names = tuple(labels or ())
+        for name in self._names:
+            if name in OWN_LABELS or not re.fullmatch(r"(?!__)[A-Za-z_][A-Za-z0-9_]*", name):
+                raise InvalidValueError("labels", f"{name!r} is one of the collector's own, or no name of a label")
         self._timeout = check_timeout(timeout)
         self._stores: tuple[tuple[tuple[str, ...], Gauges], ...] = ()
         self.add(store, labels=labels)
 
     def add(self, store: Store | AsyncStore, *, labels: Mapping[str, str] | None = None) -> None:
         """Collect another store too, under labels of the same names."""
-        given = labels or {}
-        if set(given) != set(self._names):
-            raise InvalidValueError("labels", f"must be those of the first store: {', '.join(self._names) or 'none'}")
-        values = tuple(given[name] for name in self._names)
+        values = self._values(labels)
+        for value in values:
+            # It would fail each scrape, and with it whatever else is in the registry.
+            if not isinstance(value, str) or value != value.encode(errors="replace").decode():
+                raise InvalidValueError("labels", "a value must be text that UTF-8 can hold")
         if any(values == others for others, _ in self._stores):
             raise InvalidValueError("labels", "another store has the same")
         gauges = store._gauges  # noqa: SLF001  what both faces of the store have, and neither needs an event loop for
         self._stores = (*self._stores, (values, gauges))
+
+    def remove(self, *, labels: Mapping[str, str] | None = None) -> None:
+        """Collect the store with these labels no more: one that is closed for good, or opened again and to be added."""
+        values = self._values(labels)
+        rest = tuple(each for each in self._stores if each[0] != values)
+        if len(rest) == len(self._stores):
+            raise InvalidValueError("labels", "no store has these")
+        self._stores = rest
+
+    def _values(self, labels: Mapping[str, str] | None) -> tuple[str, ...]:
+        given = labels or {}
+        if set(given) != set(self._names):
+            raise InvalidValueError("labels", f"must be those of the first store: {', '.join(self._names) or 'none'}")
+        return tuple(given[name] for name in self._names)
 
     def describe(self) -> Iterable[Any]:
         """Return nothing: a registry would collect at once to learn the names."""
@@ -79,18 +100,29 @@ class StoreCollector:
 
     def collect(self) -> Iterator[Any]:
         """Yield the metrics of this moment."""
-        deadline = monotonic() + self._timeout
-        found = []
-        for values, gauges in self._stores:
-            try:
-                found.append((values, gauges.collect(max(LEAST, deadline - monotonic()))))
-            except Exception as error:  # noqa: BLE001  one store must not fail the scrape of all that is in the registry
-                log.warning("no metrics could be collected (%s)", type(error).__name__)
+        found = self._ask()
         yield self._up(found)
         yield from self._counters(found)
         yield self._durations(found)
         yield self._connections(found)
         yield from self._gauges(found)
+
+    def _ask(self) -> Found:
+        """Ask each store for its share of the time; what is left is for those that have not answered by then."""
+        end = monotonic() + self._timeout
+        stores, found = self._stores, dict[tuple[str, ...], Metrics]()
+        asked = stores
+        while asked:
+            for number, (values, gauges) in enumerate(asked):
+                share = (end - monotonic()) / (len(asked) - number)
+                try:
+                    found[values] = gauges.collect(max(LEAST, share))
+                except Exception as error:  # noqa: BLE001  one store must not fail the scrape of all in the registry
+                    log.warning("no metrics could be collected (%s)", type(error).__name__)
+            late = [(values, gauges) for values, gauges in asked if values in found and found[values].storage is None]
+            # One that has failed, rather than being late, is not asked again.
+            asked = tuple(late) if len(late) < len(asked) and end - monotonic() > LEAST else ()
+        return [(values, found[values]) for values, _ in stores if values in found]
 
     def _up(self, found: Found) -> Any:
         answered = {values for values, metrics in found if metrics.storage is not None}

@@ -69,7 +69,8 @@ class Settings(BaseSettings):
     ``sslmode`` and ``sslrootcert`` are then used, where the URL has none of its own."""
     type: Literal["sqlite", "postgresql"] = "sqlite"
     host: str | None = None
-    """A name, an address, or the directory of a Unix socket; None is libpq's default."""
+    """A name, an address, or the directory of a Unix socket; several as in a URL (``db1,db2:5433``); None is libpq's
+    default."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     name: str | None = None
     """The PostgreSQL database, or the path of the SQLite file (default ``./store/registry.sqlite``)."""
@@ -205,8 +206,11 @@ class Settings(BaseSettings):
         if self.type == "sqlite":
             return URL.create("sqlite", database=self.name or DEFAULT_SQLITE_FILE)
         query = dict(self._tls())
-        host = self.host
-        if host is not None and host.startswith("/"):
+        host, port = self.host, self.port
+        if host is not None and "," in host:
+            query.update(_host_lists(host, f"{PREFIX}HOST", port))
+            host = port = None
+        elif host is not None and host.startswith("/"):
             # The directory of a Unix socket has no place before the path of a URL.
             query["host"], host = host, None
         return URL.create(
@@ -214,7 +218,7 @@ class Settings(BaseSettings):
             username=self.user,
             password=None if self.password is None else self.password.get_secret_value(),
             host=host,
-            port=self.port,
+            port=port,
             database=self.name,
             query=query,
         )
@@ -270,8 +274,11 @@ _HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.%]+)\]|(?P<host>[^:\[\]]*))(?::(?
 _LAST_PORT = 65535
 
 
-def _host_lists(hosts: str, name: str) -> dict[str, str]:
-    """Return libpq's two lists of hosts and ports, which are what SQLAlchemy's dialect hands on."""
+def _host_lists(hosts: str, name: str, port: int | None = None) -> dict[str, str]:
+    """Return libpq's two lists of hosts and ports, which are what SQLAlchemy's dialect hands on.
+
+    ``port`` is that of the hosts that name none.
+    """
     names, ports = [], []
     for each in hosts.split(","):
         found = _HOST.match(each)
@@ -280,8 +287,8 @@ def _host_lists(hosts: str, name: str) -> dict[str, str]:
         names.append(unquote(found["ipv6"] or found["host"]))
         ports.append(found["port"] or "")
     lists = {"host": ",".join(names)}
-    if any(ports):
-        lists["port"] = ",".join(port or "5432" for port in ports)
+    if port is not None or any(ports):
+        lists["port"] = ",".join(each or str(port or 5432) for each in ports)
     return lists
 
 

@@ -10,6 +10,8 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy.engine import URL, make_url
 
+from agentos_store.engine.postgresql import connect
+from agentos_store.engine.urls import parse_url
 from agentos_store.errors import InvalidValueError
 from agentos_store.settings import Settings
 
@@ -236,6 +238,33 @@ def test_other_programs_variables_are_not_reported(monkeypatch: pytest.MonkeyPat
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("given", "port", "hosts", "ports"),
+    [
+        ("db1,db2", None, "db1,db2", None),
+        ("db1,db2:5433", None, "db1,db2", "5432,5433"),
+        ("db1,[::1]:5433", "6000", "db1,::1", "6000,5433"),
+        ("/run/a,/run/b", "6000", "/run/a,/run/b", "6000,6000"),
+    ],
+)
+def test_several_hosts_may_be_named_by_parts_too(
+    given: str, port: str | None, hosts: str, ports: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings.load(type="postgresql", host=given, name="registry", port=port)
+    url = settings.to_url()
+    assert (url.host, url.port, url.query["host"], url.query.get("port")) == (None, None, hosts, ports)
+    assert connect.has_several_hosts(url)
+    with pytest.raises(InvalidValueError, match="DATABASE_HOST"):
+        Settings.load(type="postgresql", host="a:b:c,d").to_url()
+
+
+@pytest.mark.parametrize("query", ["host=a,b&port=5432", "host=a&port=sekret", "host=a:1&host=b:2&port=1,2"])
+def test_hosts_and_ports_that_do_not_go_together_are_refused(query: str) -> None:
+    with pytest.raises(InvalidValueError, match="hosts and ports") as caught:
+        connect.connector(parse_url(f"postgresql:///registry?{query}"), Settings.load())
+    assert "sekret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_an_env_file_that_is_not_text_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, TextIO
 
 import typer
@@ -99,6 +100,7 @@ def common(
 
 def main() -> None:
     """Run the command; an error is one line and an exit code."""
+    _fill_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that lacks a character, or a file name that is no text, must not end the command.
@@ -115,6 +117,13 @@ def main() -> None:
         # The interpreter flushes once more at its end, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _fill_streams() -> None:
+    """Open what whoever started the program has closed, in this order, so that no other file gets its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  open to the end
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -144,7 +153,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         result = INTERRUPTED
     except OSError as error:
-        complain("error", f"{error.filename or 'a file'}: {error.strerror}")
+        complain("error", f"{error.filename or 'a file'}: {error.strerror or error}")
         return UNAVAILABLE
     except Exception as error:
         code = exit_code(error)

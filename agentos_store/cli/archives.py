@@ -57,6 +57,8 @@ def restore(
     replace: Annotated[
         bool, typer.Option("--replace", help="Remove whatever the database holds, for good, and restore then.")
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before what is there is removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many rows would be removed.")] = False,
     as_json: AsJSON = False,
 ) -> None:
     """Make the database of --url from a backup, where there is none yet or an empty one. The backup is checked first.
@@ -68,6 +70,15 @@ def restore(
     from agentos_store.operations.saving import restore_backup
 
     place = where(context)
+    if replace or dry_run:
+        from agentos_store.cli.replacing import may_replace
+        from agentos_store.operations.moving import archive_reading, places
+
+        goal, whole_file = places.place(place.url, place.schema, None, "target"), not archive_reading.is_archive(file)
+        if not may_replace(
+            goal, replace=replace, restart=restart, yes=yes, dry_run=dry_run, as_json=as_json, whole_file=whole_file
+        ):
+            return
     with stages(quiet=as_json) as progress:
         report = restore_backup(
             file, place.url, schema=place.schema, restart=restart, replace=replace, progress=progress

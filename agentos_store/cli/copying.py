@@ -29,6 +29,8 @@ def copy(
     replace: Annotated[
         bool, typer.Option("--replace", help="Remove whatever the target holds, for good, and copy then.")
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before what is there is removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many rows would be removed.")] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Copy nothing; compare the two row by row and say what differs.")
     ] = False,
@@ -44,6 +46,13 @@ def copy(
     # SQLAlchemy takes longer to import than the help of a command should.
     from agentos_store.operations.moving.copying import compare_stores, copy_store
 
+    if not check and (replace or dry_run):
+        from agentos_store.cli.replacing import may_replace
+        from agentos_store.operations.moving.places import place
+
+        goal = place(target, target_schema, None, "target")
+        if not may_replace(goal, replace=replace, restart=restart, yes=yes, dry_run=dry_run, as_json=as_json):
+            return
     with stages(quiet=as_json) as progress:
         if check:
             found = compare_stores(

@@ -38,16 +38,14 @@ def health(
         echo("not ok: " + "; ".join(" ".join(problem.split()) for problem in found.problems))
     if found.ok:
         return 0
-    return OTHER_SCHEMA if found.connected and found.revision != found.head else UNAVAILABLE
+    return OTHER_SCHEMA if found.schema_ok is False else UNAVAILABLE
 
 
 def look(place: Where, timeout: float) -> Health:
     """Open the database, look, and close it; opening may hang too."""
     # Neither the store nor a single model is imported: that would take longer than all the rest.
-    from agentos_store.engine.version import HEAD
     from agentos_store.errors import UnavailableError
     from agentos_store.migrate.target import Target
-    from agentos_store.operations.aside import Aside
     from agentos_store.operations.health import Checkup
     from agentos_store.settings import Settings
     from agentos_store.store.opening import open_backend
@@ -63,8 +61,7 @@ def look(place: Where, timeout: float) -> Health:
             if not target.path.exists():
                 raise UnavailableError(f"there is no file {target.path}")
             # Asked before the file is opened, which leaves its mark on one that may be somebody else's.
-            vitals.revision = target.revision()
-            if vitals.revision != HEAD:
+            if not vitals.read(target.revision()):
                 vitals.connected = True
                 return
         backend = open_backend(target.url, schema=place.schema, settings=settings, engine=None)
@@ -74,4 +71,4 @@ def look(place: Where, timeout: float) -> Health:
         finally:
             backend.close()
 
-    return Checkup(Aside(), target.describe(), examine, lambda: pools[0] if pools else None).check(timeout)
+    return Checkup(target.describe(), examine, lambda: pools[0] if pools else None).check(timeout)

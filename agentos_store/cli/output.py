@@ -45,8 +45,8 @@ def errors() -> Console:
 
 def complain(kind: str, message: str) -> None:
     """Print one line about what went wrong."""
-    # That nobody reads it is no reason to end.
-    with contextlib.suppress(BrokenPipeError):
+    # That nobody reads it, or can, is no reason to end.
+    with contextlib.suppress(OSError):
         sys.stderr.write(f"{kind}: {visible(message)}\n")
         sys.stderr.flush()
 

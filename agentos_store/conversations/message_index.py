@@ -32,7 +32,7 @@ IS_CURRENT: Any = text(f"{MESSAGES.name}.{CURRENT}")
 IS_UNINDEXED: Any = text(" AND ".join(f"{SESSIONS.name}.{each}" for each in UNINDEXED.split(" AND ")))
 
 SOME = 100
-"""Messages that are indexed in one transaction, and keys that one statement asks for."""
+"""Messages that are indexed in one transaction where others may wait for it, and keys that one statement asks for."""
 
 MOST_STORED = 1_000_000
 """Bytes of their contents, about, unless one alone has more: writers wait for so much at most."""
@@ -60,23 +60,25 @@ def count_waiting(session: Session, session_id: str | None) -> int:
     return int(counted[0])
 
 
-def index_some(session: Session, after: str, session_id: str | None, *, wait: bool) -> tuple[str | None, int]:
+def index_some(
+    session: Session, after: str, session_id: str | None, *, wait: bool, most: int = SOME
+) -> tuple[str | None, int]:
     """Index some of the messages that are not, of one session or of those whose keys come after one.
 
     Return the key after which the next step begins, None at the end, and how many, as ``count_waiting`` counts, need
     no longer be looked at. Sessions that others have locked are passed over, or one session is waited for.
     """
-    values: dict[str, Any] = {"after": after, "session_id": session_id, "limit_": SOME}
+    values: dict[str, Any] = {"after": after, "session_id": session_id, "limit_": most}
     waiting = session.all(_WAITING if session_id is None else _WAITS, values)
     if not waiting:
         return None, 0
-    taken = _choose(waiting)[: 1 if wait else None]
-    behind = taken[-1][0] if len(taken) < len(waiting) or len(waiting) == SOME else None
+    taken = _choose(waiting, most)[: 1 if wait else None]
+    behind = taken[-1][0] if len(taken) < len(waiting) or len(waiting) == most else None
     if session.capabilities.row_locks:
         taken = session.all(_LOCK if wait else _LOCK_FREE, {"keys": [key for key, _, _ in taken]})
     if not taken:
         return behind, 0
-    missing, end = _missing(session, taken)
+    missing, end = _missing(session, taken, most)
     for some in batches(missing):
         # In the order of their keys, as everybody locks documents.
         rows = sorted(session.all(CONTENTS, {"keys": some}))
@@ -92,9 +94,8 @@ def index_some(session: Session, after: str, session_id: str | None, *, wait: bo
     return (whole[-1][0] if whole else after), done
 
 
-def _choose(waiting: Sequence[_Waiting]) -> Sequence[_Waiting]:
+def _choose(waiting: Sequence[_Waiting], room: int) -> Sequence[_Waiting]:
     """Return the first sessions, as many as have enough messages together."""
-    room = SOME
     for number, each in enumerate(waiting, 1):
         room -= _size(each)
         if room <= 0:
@@ -107,7 +108,7 @@ def _size(waiting: _Waiting) -> int:
     return max(next_seq - start, 1)
 
 
-def _missing(session: Session, taken: Sequence[_Waiting]) -> tuple[list[str], tuple[str, int] | None]:
+def _missing(session: Session, taken: Sequence[_Waiting], most: int) -> tuple[list[str], tuple[str, int] | None]:
     """Return messages that are not indexed, and the place before which there are no others; None for no place."""
     ends = [(key, start + LOOKED_AT) for key, start, next_seq in taken if next_seq > start + LOOKED_AT]
     missing: list[str] = []
@@ -117,7 +118,7 @@ def _missing(session: Session, taken: Sequence[_Waiting]) -> tuple[list[str], tu
     ):
         if size is None:
             continue
-        if missing and (len(missing) == SOME or stored + size > MOST_STORED):
+        if missing and (len(missing) == most or stored + size > MOST_STORED):
             ends.append((session_id, seq))
             break
         missing.append(key)

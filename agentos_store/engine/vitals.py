@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from agentos_store.engine.version import HEAD
+
 if TYPE_CHECKING:
     from sqlalchemy.pool import Pool
 
@@ -22,9 +24,16 @@ class Vitals:
     latency: float | None = None
     """Seconds of one small query on a connection that was there."""
     revision: str | None = None
+    schema_ok: bool | None = None
+    """Whether the revision is that of this code; None while it was not read."""
     writable: bool | None = None
     """None while that is not known."""
     problems: list[str] = field(default_factory=list)
+
+    def read(self, revision: str | None) -> bool:
+        """Take down which revision was read, and return whether it is that of this code."""
+        self.revision, self.schema_ok = revision, revision == HEAD
+        return self.schema_ok
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +76,7 @@ def pool_state(pool: Pool, meter: Meter, *, queue: int = 0, queue_wait: float = 
 
     def ask(name: str) -> int | None:
         number: Callable[[], int] | None = getattr(pool, name, None)
-        return None if number is None else max(0, number())
+        return max(0, number()) if callable(number) else None
 
     size, most = ask("size"), getattr(pool, "_max_overflow", None)
     pool_wait, turn_wait = meter.longest_waits()

@@ -53,7 +53,7 @@ def grants(target: Target, roles: Roles) -> str:
     lines += [
         "",
         "-- Who can make no object in any schema on a search_path can slip nothing under anybody's statements.",
-        "REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
+        _if_so("pg_catalog.to_regnamespace('public') IS NOT NULL", "REVOKE CREATE ON SCHEMA public FROM PUBLIC"),
         f"GRANT CONNECT ON DATABASE {database} TO {owner}, {application}, {reader};",
         f"CREATE SCHEMA IF NOT EXISTS {schema};",
         f"ALTER SCHEMA {schema} OWNER TO {owner};",
@@ -100,13 +100,15 @@ def _limits(settings: Any) -> dict[str, float]:
 
 def _make_role(name: str) -> str:
     missing = f"NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {_literal(name)})"
-    made = f"CREATE ROLE {quote_name(name)} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE"
-    return f"DO {_literal(f'BEGIN IF {missing} THEN {made}; END IF; END')};"
+    return _if_so(missing, f"CREATE ROLE {quote_name(name)} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE")
 
 
 def _where_there(schema: str, table: str, command: str) -> str:
-    there = f"pg_catalog.to_regclass({_literal(f'{schema}.{table}')}) IS NOT NULL"
-    return f"DO {_literal(f'BEGIN IF {there} THEN {command}; END IF; END')};"
+    return _if_so(f"pg_catalog.to_regclass({_literal(f'{schema}.{table}')}) IS NOT NULL", command)
+
+
+def _if_so(question: str, command: str) -> str:
+    return f"DO {_literal(f'BEGIN IF {question} THEN {command}; END IF; END')};"
 
 
 def _literal(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import URL
 
+from agentos_store.engine.urls import display
 from agentos_store.engine.version import TABLE, read_revision_postgresql
 from agentos_store.errors import InvalidValueError, StoreError
 from agentos_store.migrate.revisions import check_known, known, resolve
@@ -65,7 +66,7 @@ def upgrade_schemas(
     # Processes that began together would all wait for the same schema.
     random.shuffle(work)
     for number, each in enumerate(work, start=1):
-        outcome = done[each.schema] = _upgrade(each, replace(target, schema=each.schema), wanted)
+        outcome = done[each.schema] = _upgrade(each, target, wanted)
         if progress is not None:
             progress(outcome, number, len(work))
     return [done[each.schema] for each in found]
@@ -127,10 +128,12 @@ def _upgrade(state: SchemaState, target: Target, wanted: str) -> SchemaState:
     from agentos_store.migrate.upgrade import upgrade
 
     try:
-        applied = upgrade(target, wanted)
-        return replace(state, revision=wanted if applied else target.revision(), applied=applied)
+        # Somebody else's schema may have a name that no tenant can have.
+        tenant = replace(target, schema=state.schema)
+        applied = upgrade(tenant, wanted)
+        return replace(state, revision=wanted if applied else tenant.revision(), applied=applied)
     except StoreError as error:
-        log.warning("%s: not upgraded, %s", target.describe(), type(error).__name__)
+        log.warning("%s: schema %r not upgraded, %s", display(target.url), state.schema, type(error).__name__)
         return replace(state, error=error)
 
 

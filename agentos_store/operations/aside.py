@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from agentos_store.engine.fork import register
-from agentos_store.errors import InvalidValueError
+from agentos_store.errors import InvalidValueError, UnavailableError
 
 T = TypeVar("T")
 
@@ -21,8 +21,7 @@ LONGEST = 3600.0
 class Question:
     """A question that is being asked, and since when."""
 
-    def __init__(self, key: object) -> None:
-        self.key = key
+    def __init__(self) -> None:
         self.answer: Future[Any] = Future()
         # So that nobody who gives up can cancel it for the others.
         self.answer.set_running_or_notify_cancel()
@@ -39,9 +38,10 @@ class Question:
 
 
 class Aside:
-    """Asks one question at a time in a thread of its own, which is left behind when no answer comes.
+    """Asks a question in a thread of its own, which is left behind when no answer comes.
 
-    Who asks while the same question is on its way waits for that answer; so there is never a second thread.
+    Who asks while a question is on its way waits for that answer, so there is never a second thread: whatever is asked
+    here asks the same.
     """
 
     def __init__(self) -> None:
@@ -53,50 +53,47 @@ class Aside:
 
     def after_fork(self) -> None:
         """Forget, in the child, what the parent is asking."""
-        self._lock = threading.Lock()
+        # Reentrant, for a handler of signals may ask while this thread is inside.
+        self._lock = threading.RLock()
         self._asked: Question | None = None
 
-    def ask(self, key: object, work: Callable[[], T], within: float) -> Future[T] | None:
+    def ask(self, work: Callable[[], T], within: float) -> Future[T] | None:
         """Return what came of the work, or None when it did not end in time."""
-        deadline = monotonic() + within
-        while True:
-            asked = self._begin(key, work)
-            wait([asked.answer], max(0.0, deadline - monotonic()))
-            if asked.key == key or not asked.answer.done():
-                return asked.answer if asked.answer.done() else None
+        answer = self._begin(work)
+        wait([answer], within)
+        return answer if answer.done() else None
 
-    async def ask_async(self, key: object, work: Callable[[], T], within: float) -> Future[T] | None:
+    async def ask_async(self, work: Callable[[], T], within: float) -> Future[T] | None:
         """Do the same without blocking the event loop."""
-        deadline = monotonic() + within
-        while True:
-            asked = self._begin(key, work)
-            waiting = asyncio.wrap_future(asked.answer)
-            try:
-                await asyncio.wait([waiting], timeout=max(0.0, deadline - monotonic()))
-            finally:
-                # Also when the loop goes on: nothing may be told to a loop that has been closed by then.
-                if not waiting.done():
-                    waiting.cancel()
-                elif not waiting.cancelled():
-                    # Asked for, so that asyncio does not report an error as forgotten.
-                    waiting.exception()
-            if asked.key == key or not asked.answer.done():
-                return asked.answer if asked.answer.done() else None
+        answer = self._begin(work)
+        waiting = asyncio.wrap_future(answer)
+        try:
+            await asyncio.wait([waiting], timeout=within)
+        finally:
+            # Also when the loop goes on: nothing may be told to a loop that has been closed by then.
+            if not waiting.done():
+                waiting.cancel()
+            elif not waiting.cancelled():
+                # Asked for, so that asyncio does not report an error as forgotten.
+                waiting.exception()
+        return answer if answer.done() else None
 
     def waiting_for(self) -> float | None:
         """Return for how many seconds the question has been asked that has no answer yet; None when there is none."""
         asked = self._asked
         return None if asked is None or asked.answer.done() else monotonic() - asked.since
 
-    def _begin(self, key: object, work: Callable[[], object]) -> Question:
+    def _begin(self, work: Callable[[], object]) -> Future[Any]:
         with self._lock:
             asked = self._asked
             if asked is None or asked.answer.done():
-                asked = Question(key)
-                # It is known before it starts, so that a thread that cannot start leaves an error, not a riddle.
-                threading.Thread(target=asked.ask, args=(work,), name="agentos-store-aside", daemon=True).start()
+                asked = Question()
+                try:
+                    threading.Thread(target=asked.ask, args=(work,), name="agentos-store-aside", daemon=True).start()
+                except RuntimeError:
+                    asked.answer.set_exception(UnavailableError("no thread could be started"))
                 self._asked = asked
-            return asked
+            return asked.answer
 
 
 def check_timeout(timeout: object) -> float:

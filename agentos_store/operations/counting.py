@@ -57,13 +57,14 @@ class _EstimatedRows(ColumnElement[int]):
 
 @compiles(_EstimatedRows, "postgresql")
 def _postgresql(element: _EstimatedRows, compiler: Any, **options: Any) -> str:
-    # As the planner does it: the rows that a page had when it was last looked at, times the pages of now; over all
-    # partitions, where there are some.
+    # As the planner does it: the rows that a page had when it was last looked at, times the pages of now; what nobody
+    # has looked at yet was counted by the server as it came in. Over all partitions, where there are some.
     del options
     one = f"(SELECT tableoid FROM {compiler.process(element.table, asfrom=True)} LIMIT 1)"
     return (
         "(SELECT sum(CASE WHEN c.relpages > 0 AND c.reltuples > 0 THEN c.reltuples / c.relpages"
-        " * (pg_relation_size(c.oid) / current_setting('block_size')::int) ELSE 0 END)::bigint"
+        " * (pg_relation_size(c.oid) / current_setting('block_size')::int)"
+        " ELSE pg_stat_get_live_tuples(c.oid) END)::bigint"
         f" FROM pg_catalog.pg_class c WHERE c.oid = {one} OR c.oid IN (SELECT i.inhrelid FROM pg_catalog.pg_inherits i"
         f" JOIN pg_catalog.pg_inherits p ON p.inhparent = i.inhparent WHERE p.inhrelid = {one}))"
     )

@@ -30,6 +30,8 @@ class Health:
     revision: str | None
     head: str
     """The revision that this code is written for."""
+    schema_ok: bool | None
+    """Whether the schema is at that revision; None when that could not be found out."""
     writable: bool | None
     """Whether a write was, or would be, taken; None when that could not be found out."""
     pool: PoolState | None
@@ -45,12 +47,12 @@ class Checkup:
 
     def __init__(
         self,
-        aside: Aside,
         location: str,
         examine: Callable[[Vitals], None],
         pool: Callable[[], PoolState | None] = lambda: None,
     ) -> None:
-        self._aside = aside
+        # One of its own, for other questions may wait for locks of tables that are none of its business.
+        self._aside = Aside()
         self._location = location
         self._examine = examine
         self._pool = pool
@@ -60,18 +62,12 @@ class Checkup:
     def check(self, seconds: float) -> Health:
         """Look, for so long at most."""
         limit = check_timeout(seconds)
-        try:
-            return self._tell(self._aside.ask(_KEY, self._look, limit), limit)
-        except RuntimeError as error:
-            return self._fail(error)
+        return self._tell(self._aside.ask(self._look, limit), limit)
 
     async def check_async(self, seconds: float) -> Health:
         """Do the same without blocking the event loop."""
         limit = check_timeout(seconds)
-        try:
-            return self._tell(await self._aside.ask_async(_KEY, self._look, limit), limit)
-        except RuntimeError as error:
-            return self._fail(error)
+        return self._tell(await self._aside.ask_async(self._look, limit), limit)
 
     def closed(self) -> Health:
         """Return the health of a database that was closed."""
@@ -93,15 +89,13 @@ class Checkup:
 
     def _tell(self, answer: Future[Vitals] | None, limit: float) -> Health:
         if answer is not None:
-            return self._health(answer.result())
-        found = self._looking or Vitals(doing="an earlier question")
+            error = answer.exception()
+            return self._health(answer.result() if error is None else Vitals(problems=[str(error)]))
+        found = self._looking or Vitals()
         asked = self._aside.waiting_for() or limit
         late = f"no answer within {limit:g} s: {found.doing} has taken {max(asked, limit):.1f} s"
         # A copy, for the thread may find more.
         return self._health(dataclasses.replace(found, problems=[*found.problems, late]))
-
-    def _fail(self, error: Exception) -> Health:
-        return self._health(Vitals(problems=[f"no thread could be started ({type(error).__name__})"]))
 
     def _health(self, vitals: Vitals) -> Health:
         return Health(
@@ -110,12 +104,10 @@ class Checkup:
             latency=vitals.latency,
             revision=vitals.revision,
             head=HEAD,
+            schema_ok=vitals.schema_ok,
             writable=vitals.writable,
             pool=self._pool(),
             problems=tuple(vitals.problems),
             location=self._location,
             checked_at=dt.datetime.now(dt.UTC),
         )
-
-
-_KEY = "health"

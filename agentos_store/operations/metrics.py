@@ -62,17 +62,17 @@ class Metrics:
 class Gauges:
     """Collects the metrics of one open database."""
 
-    def __init__(self, aside: Aside, backend: Backend) -> None:
-        self._aside = aside
+    def __init__(self, backend: Backend) -> None:
+        self._aside = Aside()
         self._backend = backend
 
     def collect(self, seconds: float) -> Metrics:
         """Return what was counted; the database is asked for so long at most."""
-        return self._metrics(self._aside.ask(_KEY, self._ask, check_timeout(seconds)))
+        return self._metrics(self._aside.ask(self._ask, check_timeout(seconds)))
 
     async def collect_async(self, seconds: float) -> Metrics:
         """Do the same without blocking the event loop."""
-        return self._metrics(await self._aside.ask_async(_KEY, self._ask, check_timeout(seconds)))
+        return self._metrics(await self._aside.ask_async(self._ask, check_timeout(seconds)))
 
     def _ask(self) -> Storage:
         backend = self._backend
@@ -103,6 +103,5 @@ class Gauges:
         )
 
 
-_KEY = "metrics"
 _AGENTS = RowCount(Agent.table(), Agent.table().c.deleted_at.is_(None))
 _MESSAGES = RowCount(Message.table())

@@ -54,14 +54,10 @@ def new_file(path: Path, *, replace: bool = False) -> Iterator[NewFile]:
         raise InvalidValueError("path", f"there is no folder {path.parent}")
     if not replace and os.path.lexists(path):
         raise AlreadyExistsError("file", str(path))
-    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_ENDING}")
     with typed_errors(path):
         _remove_leftovers(path)
-        made = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        part, made = _begin(path)
     try:
-        with contextlib.suppress(OSError):
-            # Some file systems have no locks; there nobody can tell that it was left behind either.
-            lock(made)
         file = os.fdopen(made, "w+b", buffering=BUFFER)
         try:
             new = NewFile(file, path)
@@ -75,6 +71,19 @@ def new_file(path: Path, *, replace: bool = False) -> Iterator[NewFile]:
                 file.close()
     finally:
         part.unlink(missing_ok=True)
+
+
+def _begin(path: Path) -> tuple[Path, int]:
+    while True:
+        part = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_ENDING}")
+        made = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with contextlib.suppress(OSError):
+            # Some file systems have no locks; there nobody can tell that it was left behind either.
+            lock(made)
+        if os.fstat(made).st_nlink:
+            return part, made
+        # Whoever makes a file of the same name took it for left behind, before it had its lock.
+        os.close(made)
 
 
 def _remove_leftovers(path: Path) -> None:

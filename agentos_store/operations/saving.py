@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from agentos_store.engine.backend import Backend
+from agentos_store.engine.sqlite.backend import find_open
 from agentos_store.errors import InvalidValueError
 from agentos_store.operations.backups import (
     BackupReport,
@@ -77,14 +78,10 @@ def restore_backup(
     for a backup that is not whole, SchemaMismatchError for one of a revision that this code cannot read, and
     LockTimeoutError or UsageError while the database is in use.
     """
-    from agentos_store.settings import Settings
-
     source = Path(path).absolute()
-    settings = Settings.load() if settings is None else settings
-    target = place(settings.to_url() if url is None else url, schema, settings, "target")
-    if is_archive(source):
+    target = place(url, schema, settings, "target")
+    if _is_archive(source):
         return restore_archive(source, target, restart=restart, replace=replace, progress=progress)
-    _check_sqlite(source)
     if target.path is None:
         raise InvalidValueError(
             "path", f"{source} is an SQLite database; 'agentos-store copy' brings its rows to PostgreSQL"
@@ -100,13 +97,19 @@ def verify_backup(path: str | os.PathLike[str], *, progress: Progress | None = N
     file, InvalidValueError when it is neither, SchemaMismatchError when a newer program wrote it.
     """
     source = Path(path).absolute()
-    if is_archive(source):
+    if _is_archive(source):
         return verify_archive(source, progress=progress)
-    _check_sqlite(source)
     return verify_sqlite(source)
 
 
-def _check_sqlite(path: Path) -> None:
+def _is_archive(path: Path) -> bool:
+    """Tell whether it is an archive and no SQLite file; InvalidValueError when it is neither."""
+    if is_archive(path):
+        return True
+    if find_open(path) is not None:
+        # It is a database, and whoever opens and closes it frees the locks that SQLite has on it in this process.
+        return False
     with reading(path) as file:
         if file.read(len(_SQLITE_MAGIC)) != _SQLITE_MAGIC:
             raise InvalidValueError("path", f"{path} is neither an archive of agentos_store nor an SQLite database")
+    return False

@@ -50,11 +50,12 @@ def _quote(term: str) -> str:
 
 
 def _write_vector(tokens: str) -> str:
-    places: dict[str, list[str]] = {}
-    if tokens:
-        for place, term in enumerate(tokens.split(" "), 1):
-            places.setdefault(term, []).append(str(place))
-    return " ".join(f"{_quote(term)}:{','.join(at)}" for term, at in places.items())
+    if not tokens:
+        return ""
+    if "'" in tokens or "\\" in tokens:
+        tokens = tokens.replace("\\", "\\\\").replace("'", "''")
+    # A lexeme that stands in several places is named once for each; the server puts them together in any case.
+    return " ".join([f"'{term}':{place}" for place, term in enumerate(tokens.split(" "), 1)])
 
 
 def _read_vector(vector: str) -> str:

@@ -21,9 +21,7 @@ from agentos_store.engine.session import Session
 from agentos_store.errors import LockTimeoutError, UsageError
 from agentos_store.operation import Access, Blocking, refuse_inside_body
 from agentos_store.operations import consistency, partitions
-from agentos_store.operations.aside import Aside
 from agentos_store.operations.consistency import ConsistencyReport
-from agentos_store.operations.forgetting import ForgetReport, forget
 from agentos_store.operations.health import TIMEOUT as HEALTH_TIMEOUT
 from agentos_store.operations.health import Checkup, Health
 from agentos_store.operations.metrics import TIMEOUT as METRICS_TIMEOUT
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from agentos_store.operations.backups import BackupReport
     from agentos_store.operations.doctor.report import Diagnosis
     from agentos_store.operations.export import ExportReport
+    from agentos_store.operations.forgetting import ForgetReport
     from agentos_store.operations.moving.archive_source import ArchiveReport
     from agentos_store.operations.moving.move import MoveReport
     from agentos_store.settings import Settings
@@ -144,9 +143,8 @@ class Store(Repositories[Blocking]):
         super().__init__(_Direct(backend), asynchronous=False)
         self._backend = backend
         self._closed = False
-        aside = Aside()
-        self._checkup = Checkup(aside, backend.describe(), backend.examine, backend.pool_state)
-        self._gauges = Gauges(aside, backend)
+        self._checkup = Checkup(backend.describe(), backend.examine, backend.pool_state)
+        self._gauges = Gauges(backend)
 
     @classmethod
     def open(
@@ -313,6 +311,8 @@ class Store(Repositories[Blocking]):
         ``dry_run`` only counts. What a file or a server keeps of removed rows goes with ``vacuum``. Raises
         NotFoundError when there is nothing of them, and UnavailableError where the role may not erase audits.
         """
+        from agentos_store.operations.forgetting import forget
+
         return forget(self._backend, user=user, agent=agent, by=by, dry_run=dry_run, progress=progress)
 
     def vacuum(self, *, full: bool = False) -> VacuumReport:

@@ -2,9 +2,10 @@
 
 The hash of an entry covers its payload, so an entry that was emptied is no longer what was hashed. The further entry,
 ``audit.erased``, is chained like any other. It names the ``row_hash`` of each entry that was emptied and the hash of
-what is left of it, which holds nothing of the payload: so what is left can be changed as little as before, and the
-chain as a whole as well. An entry that was not what had been recorded already is emptied too, but nobody vouches for
-it: it stays a fault.
+what is left of it, which holds nothing of the payload. That hash covers ``prev_hash`` as well, for the ``row_hash`` of
+an emptied entry no longer shows what it followed, and the entries before it could be others. So what is left can be
+changed as little as before, and the chain as a whole as well. An entry that was not what had been recorded already is
+emptied too, but nobody vouches for it: it stays a fault.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def erase_payloads(
         del entry["audit_id"]
         prev_hash, row_hash = (_text(entry.pop(name)) for name in ("prev_hash", "row_hash"))
         if chained(prev_hash, hash_of(entry)) == row_hash:
-            vouched[row_hash] = hash_of(entry | {"payload": None})
+            vouched[row_hash] = chained(prev_hash, hash_of(entry | {"payload": None}))
     # A chain without a head does not verify already, and whatever is added to it would look like a fork.
     if vouched and session.first(_LOCK_HEAD, {"task_id": task_id}) is not None:
         payload = {"run": run_id, "erased": vouched}

@@ -81,7 +81,7 @@ class _Emptied:
 
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[int, int, str]] = {}
-        """By ``row_hash``: place in the chain, number, and the hash of what is left."""
+        """By ``row_hash``: place in the chain, number, and the hash of what is left, with what it follows."""
         self.vouched = 0
 
     @property
@@ -139,7 +139,7 @@ def _verify(head: TaskAuditHead, entries: _Entries) -> tuple[Fault | None, int]:
         elif chained(str(prev_hash), content) == row_hash:
             emptied.hear(entry)
         elif entry["payload"] is None and isinstance(row_hash, str):
-            emptied.note(row_hash, count, audit_id, content)
+            emptied.note(row_hash, count, audit_id, chained(str(prev_hash), content))
         else:
             fault, fault_at = _changed(head.task_id, audit_id), count
         previous = row_hash

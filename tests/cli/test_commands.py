@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sqlite3
 import subprocess
 import sys
@@ -123,9 +124,12 @@ def test_revisions_are_told_climbed_and_descended(cli: Run, empty_url: str) -> N
     assert "takes back nothing" in cli(*at, "db", "downgrade", "base", "--yes").out
 
 
-def test_a_downgrade_that_nobody_confirms_changes_nothing(program: Run, filled: str) -> None:
+def test_a_downgrade_that_nobody_confirms_changes_nothing(
+    cli: Run, filled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for answer in ("", "n\n"):
-        done = program("--url", filled, "db", "downgrade", "base", given=answer)
+        monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+        done = cli("--url", filled, "db", "downgrade", "base")
         assert (done.code, done.err.strip()) == (130, "error: there was no answer; nothing was changed")
     with Store.open(filled) as store:
         assert store.tasks.count() > 0

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import shutil
+import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from agentos_store import Store
-from tests.cli.conftest import Run, Start
+from agentos_store.operations.moving import move
+from tests.cli.conftest import Run
 
 
 def test_a_copy_is_told_as_a_table_and_as_json(cli: Run, filled: str, tmp_path: Path) -> None:
@@ -16,13 +22,35 @@ def test_a_copy_is_told_as_a_table_and_as_json(cli: Run, filled: str, tmp_path: 
     assert (result.code, result.err) == (0, "")
     assert "tasks" in result.out
     assert "rows copied and compared in" in result.out
-    again = cli("copy", filled, target, "--replace", "--json").json
+    again = cli("copy", filled, target, "--replace", "--yes", "--json").json
     assert again["target"] == f"{tmp_path}/target.sqlite"
     with Store.open(filled) as store:
         assert again["tables"]["tasks"]["rows"] == store.tasks.count()
     assert again["rows"] == sum(table["rows"] for table in again["tables"].values())
     assert again["root_hash"] in result.out
     assert not again["resumed"]
+
+
+def test_a_copy_says_what_it_would_remove_and_asks_before(
+    cli: Run, filled: str, sqlite_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = f"sqlite:///{tmp_path}/target.sqlite"
+    replace = ("copy", filled, target, "--replace")
+    assert "nothing of" in cli(*replace, "--dry-run").out
+    assert not (tmp_path / "target.sqlite").exists()
+    shutil.copy(sqlite_template, tmp_path / "target.sqlite")
+    with Store.open(target) as store:
+        store.tasks.create(title="mine")
+    removed = {"tasks": 1}
+    assert cli(*replace, "--dry-run", "--json").json["removed"] == removed
+    assert cli(*replace[:-1], "--restart", "--dry-run", "--yes", "--json").json["removed"] == {}
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    done = cli(*replace)
+    assert (done.code, "tasks" in done.out, "1 rows of" in done.err) == (130, True, True)
+    with Store.open(target) as store:
+        assert [task.title for task in store.tasks.iterate()] == ["mine"]
+    (tmp_path / "target.sqlite").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
+    cli(*replace, "--dry-run").assert_refused(1, "is damaged")
 
 
 def test_two_databases_are_compared(cli: Run, filled: str, tmp_path: Path) -> None:
@@ -58,19 +86,23 @@ def test_what_cannot_be_copied_is_refused_in_one_line(cli: Run, filled: str, tmp
 
 
 def test_an_interrupted_copy_is_finished_by_the_same_command(
-    cli: Run, start: Start, filled: str, tmp_path: Path
+    cli: Run, filled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = f"sqlite:///{tmp_path}/target.sqlite"
+
+    def interrupt(_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
     # It is interrupted as soon as rows are there.
-    before = (
-        "import agentos_store.operations.moving.move as move, os, signal\n"
-        "def index(self): os.kill(os.getpid(), signal.SIGINT)\n"
-        "move._Move.index = index\n"
-    )
-    child = start("copy", filled, target, before=before)
-    out, err = child.communicate(timeout=60)
-    assert (child.returncode, out) == (130, ""), err
-    assert "the command can be repeated" in err
+    with monkeypatch.context() as patched:
+        patched.setattr(move._Move, "index", interrupt)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            done = cli("copy", filled, target)
+        finally:
+            signal.signal(signal.SIGINT, before)
+    assert (done.code, done.out) == (130, "")
+    assert "the command can be repeated" in done.err
     cli("--url", target, "status").assert_refused(6, "unfinished copy", "--restart")
     cli("--url", target, "db", "upgrade").assert_refused(6, "unfinished copy")
     result = cli("copy", filled, target, "--json")

@@ -71,11 +71,10 @@ def test_a_server_that_does_not_answer_is_diagnosed_without_its_password(cli: Ru
     assert "sekret" not in result.out + result.err
 
 
-def test_a_postgresql_store_is_looked_at_through_the_command_too(cli: Run, postgres_database: str) -> None:
-    assert cli("--url", postgres_database, "doctor", "--json").json["findings"][0]["code"] == "revision-missing"
-    assert cli("--url", postgres_database, "db", "upgrade").code == 0
-    with Store.open(postgres_database) as store:
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_a_postgresql_store_is_looked_at_through_the_command_too(cli: Run, url: str) -> None:
+    with Store.open(url) as store:
         store.tasks.create(title="t")
-        result = cli("--url", postgres_database, "doctor", "--json")
+        result = cli("--url", url, "doctor", "--json")
     assert not [each for each in result.json["findings"] if each["severity"] == "error"]
     assert result.json["server"].startswith("PostgreSQL ")

@@ -39,13 +39,11 @@ WITHOUT_JSON = {
     "demo": "what it prints is what other commands print",
 }
 
-REMOVES = {"db downgrade", "forget", "kb add", "kb remove", "prune", "restore"}
+REMOVES = {"copy", "db downgrade", "forget", "kb add", "kb remove", "prune", "restore"}
 """Commands that remove something, or may; those that are here already are looked at."""
 
 WITHOUT_DRY_RUN = {
     "backup": "--replace is about one file, which is named",
-    "copy": "--replace is about one database, which is named",
-    "restore": "--replace is about one database, which is named",
 }
 
 MEANT = {"--yes", "--prune", "--replace", "--force", "--remove", "--delete"}

@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 
 from agentos_store.engine.version import HEAD
+from agentos_store.testing.postgres import connect
 from tests.engine.gather import wait_for
 
 Run = Callable[..., Any]
 
-KEYS = {"ok", "connected", "latency", "revision", "head", "writable", "pool", "problems", "location", "checked_at"}
+KEYS = {
+    *("ok", "connected", "latency", "revision", "head", "schema_ok", "writable", "pool", "problems", "location"),
+    "checked_at",
+}
 
 
 @pytest.fixture
@@ -84,12 +88,14 @@ def test_a_file_that_is_locked_gives_seven_in_time(cli: Run, sqlite_url: str, mo
     wait_for(lambda: not [each for each in threading.enumerate() if each.name == "agentos-store-aside"])
 
 
-def test_a_program_ends_although_its_look_hangs(program: Run, sqlite_url: str) -> None:
-    environment = {**os.environ, "DATABASE_BUSY_TIMEOUT": "600", "DATABASE_LOCK_TIMEOUT": "600"}
-    with contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as raw:
-        raw.execute("BEGIN IMMEDIATE")
-        done = program("--url", sqlite_url, "health", "--timeout", "0.2", env=environment)
-    one_line(done, 7, "no answer")
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_a_schema_that_could_not_be_read_gives_seven(cli: Run, url: str) -> None:
+    with contextlib.closing(connect(url)) as admin:
+        admin.execute("BEGIN")
+        admin.execute("LOCK TABLE agentos_store_version IN ACCESS EXCLUSIVE MODE")
+        one_line(cli("--url", url, "health", "--timeout", "0.2"), 7, "no answer", "reading the revision")
+        admin.execute("ROLLBACK")
+    wait_for(lambda: not [each for each in threading.enumerate() if each.name == "agentos-store-aside"])
 
 
 @pytest.mark.parametrize("timeout", ["0", "-1", "nan", "1e9"])
@@ -97,7 +103,7 @@ def test_a_timeout_that_is_none_is_refused(cli: Run, tmp_path: Path, timeout: st
     cli("--url", f"sqlite:///{tmp_path}/x", "health", "--timeout", timeout).assert_refused(4, "timeout")
 
 
-def test_a_probe_imports_no_model_and_no_alembic(program: Run, sqlite_url: str) -> None:
+def test_a_probe_imports_no_model_and_ends_although_its_look_hangs(program: Run, sqlite_url: str) -> None:
     heavy = (
         "agentos_store.models",
         "agentos_store.tasks.models",
@@ -108,5 +114,11 @@ def test_a_probe_imports_no_model_and_no_alembic(program: Run, sqlite_url: str) 
     code = (
         f"import atexit, sys\natexit.register(lambda: sys.stderr.write(repr([n for n in {heavy} if n in sys.modules])))"
     )
-    done = program("--url", sqlite_url, "health", before=code)
-    assert (done.code, done.err) == (0, "[]")
+    environment = {**os.environ, "DATABASE_BUSY_TIMEOUT": "600", "DATABASE_LOCK_TIMEOUT": "600"}
+    with contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as raw:
+        raw.execute("BEGIN IMMEDIATE")
+        done = program("--url", sqlite_url, "health", "--timeout", "0.5", before=code, env=environment)
+    # Writing is the last that it does.
+    assert "no answer" in done.out
+    assert "writing" in done.out
+    assert (done.code, done.err) == (7, "[]")

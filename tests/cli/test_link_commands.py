@@ -34,14 +34,20 @@ def run(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     return call
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A made registry, and what is in it."""
+    path = tmp_path_factory.mktemp("made") / "source.sqlite"
+    return path, make_registry(path)
+
+
 @pytest.fixture
-def manifest(url: str, tmp_path: Path) -> dict[str, Any]:
-    """A made registry, imported."""
-    path = tmp_path / "source.sqlite"
-    made = make_registry(path)
+def manifest(url: str, made: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
+    """The registry, imported."""
+    path, what = made
     with Store.open(url) as store:
         import_registry(store, path)
-    return made
+    return what
 
 
 def data(run: Run, *arguments: str) -> Any:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
 import subprocess
+import sys
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +17,8 @@ from typing import Any
 import pytest
 
 from agentos_store import Store
+from agentos_store.cli import main
+from agentos_store.cli.app import run
 
 Run = Callable[..., Any]
 
@@ -77,10 +82,11 @@ def test_a_pipe_gets_no_control_sequences(cli: Run, filled: str, arguments: tupl
 def on_terminal(start: Run, filled: str) -> Callable[..., str]:
     """Runs the program on a terminal of its own and gives what it wrote there."""
 
-    def call(*arguments: str | Path, **variables: str) -> str:
+    def call(*arguments: str | Path, before: str = "") -> str:
         ours, theirs = pty.openpty()
-        environment = {**os.environ, "TERM": "xterm-256color", **variables}
-        child = start("--url", filled, *arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+        environment = {**os.environ, "TERM": "xterm-256color"}
+        child = start("--url", filled, *arguments, before=before, env=environment, **streams)
         os.close(theirs)
         written = b""
         with os.fdopen(ours, "rb", buffering=0) as terminal, suppress(OSError):
@@ -93,38 +99,91 @@ def on_terminal(start: Run, filled: str) -> Callable[..., str]:
     return call
 
 
+AGAIN_IN_BLACK = """
+import os
+from agentos_store.cli.app import run
+os.environ["NO_COLOR"] = "1"
+run(sys.argv[1:])
+print("in black", flush=True)
+del os.environ["NO_COLOR"]
+"""
+
+
 def test_a_terminal_gets_colours_unless_no_color_says_otherwise(on_terminal: Callable[..., str], filled: str) -> None:
     with Store.open(filled) as store:
         (link, *_) = store.lineage.iterate()
     coloured = re.compile("\x1b\\[[0-9;]*3[0-9]")
-    assert coloured.search(on_terminal("lineage", link.task_id))
-    assert not coloured.search(on_terminal("lineage", link.task_id, NO_COLOR="1"))
+    black, _, bright = on_terminal("lineage", link.task_id, before=f"import sys{AGAIN_IN_BLACK}").partition("in black")
+    assert link.task_id in black
+    assert not coloured.search(black)
+    assert coloured.search(bright)
 
 
 def test_a_terminal_sees_the_progress_of_an_import_and_a_log_does_not(
-    on_terminal: Callable[..., str], filled: str, program: Run, small_registry: Path
+    on_terminal: Callable[..., str], filled: str, cli: Run, small_registry: Path
 ) -> None:
     shown = on_terminal("import", "agentos", small_registry)
     assert re.search(r"audits\s+━", re.sub("\x1b\\[[0-9;?]*[A-Za-z]", "", shown))
-    assert program("--url", filled, "import", "agentos", small_registry).err == ""
+    assert cli("--url", filled, "import", "agentos", small_registry).err == ""
 
 
 def test_a_terminal_of_another_encoding_ends_no_command(cli: Run, program: Run, filled: str) -> None:
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = program("--url", filled, "tasks", "list", env=environment)
+    as_json = ["--url", filled, "tasks", "list", "--json"]
+    before = f"from agentos_store.cli.app import run\nrun({as_json!r})\nprint('then')"
+    done = program("--url", filled, "tasks", "list", before=before, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert (done.code, done.err) == (0, "")
-    assert "\\u6570\\u636e" in done.out
-    arguments = ("--url", filled, "tasks", "list", "--json")
-    assert program(*arguments, env=environment).json == cli(*arguments).json
+    found, _, table = done.out.partition("then\n")
+    assert "\\u6570\\u636e" in table
+    assert json.loads(found) == cli(*as_json).json
 
 
-@pytest.mark.parametrize("arguments", [("tasks", "list"), ("tasks", "list", "--json"), ("db", "sql")])
-def test_a_reader_that_goes_away_is_no_error_worth_a_word(start: Run, filled: str, arguments: tuple[str, ...]) -> None:
-    child = start("--url", filled, *arguments)
+def test_a_reader_that_goes_away_is_no_error_worth_a_word(
+    start: Run, filled: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    child = start("--url", filled, "tasks", "list")
     child.stdout.close()
     with child.stderr:
         assert child.stderr.read() == ""
     assert child.wait() == 141
+    for arguments in (("tasks", "list", "--json"), ("db", "sql"), ("export",)):
+        theirs, ours = os.pipe()
+        os.close(theirs)
+        output = os.fdopen(ours, "w", encoding="utf-8")
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", output)
+            assert run(["--url", filled, *arguments]) == 141
+        with suppress(BrokenPipeError):
+            output.close()
+    assert capsys.readouterr().err == ""
+
+
+CLOSED = (
+    (("db", "current"), "stdout", 0),
+    (("nothing",), "stderr", 2),
+    (("db", "downgrade", "base"), "stdin", 130),
+)
+
+
+@pytest.mark.parametrize(("arguments", "name", "code"), CLOSED)
+def test_a_stream_that_whoever_started_it_has_closed_is_no_error(
+    filled: str, arguments: tuple[str, ...], name: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, name, None)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(sys, "argv", ["agentos-store", "--url", filled, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    getattr(sys, name).close()
+    assert ended.value.code == code
+
+
+def test_errors_that_nobody_can_write_change_no_exit_code(filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w", encoding="utf-8")
+    monkeypatch.setattr(sys, "stderr", full)
+    assert run(["--url", filled, "nothing"]) == 2
+    with suppress(OSError):
+        full.close()
 
 
 def test_a_reader_of_errors_that_goes_away_ends_no_import(start: Run, sqlite_url: str, small_registry: Path) -> None:

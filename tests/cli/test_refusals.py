@@ -17,7 +17,6 @@ from agentos_store import Store
 from agentos_store.engine.urls import parse_url
 from agentos_store.testing import PostgresServer
 from agentos_store.testing.postgres import connect
-from agentos_store.testing.registries import make_registry
 
 Run = Callable[..., Any]
 
@@ -217,17 +216,14 @@ def test_a_role_that_may_not_is_told(cli: Run, guarded: str, program: Run) -> No
 
 
 def test_a_full_disk_ends_an_import_that_can_be_repeated(
-    program: Run, cli: Run, sqlite_url: str, small_registry: Path, tmp_path: Path
+    program: Run, cli: Run, sqlite_url: str, filled: str, small_registry: Path
 ) -> None:
     program("--url", sqlite_url, "db", "upgrade", before=FULL.replace("400_000", "50_000")).assert_refused(7, "disk")
-    big = tmp_path / "big.sqlite"
-    make_registry(big, tasks=120)
     assert cli("--url", sqlite_url, "db", "upgrade").code == 0
-    program("--url", sqlite_url, "import", "agentos", big, before=FULL).assert_refused(7, "disk")
+    program("--url", sqlite_url, "import", "agentos", small_registry, before=FULL).assert_refused(7, "disk")
     assert cli("--url", sqlite_url, "audit", "verify").code == 0
-    assert cli("--url", sqlite_url, "import", "agentos", big).code == 0
-    with Store.open(sqlite_url) as store, Store.open(f"sqlite:///{tmp_path}/undisturbed.sqlite") as other:
-        cli("--url", f"sqlite:///{tmp_path}/undisturbed.sqlite", "import", "agentos", big)
+    assert cli("--url", sqlite_url, "import", "agentos", small_registry).code == 0
+    with Store.open(sqlite_url) as store, Store.open(filled) as other:
         here, there = store.status().rows, other.status().rows
         assert {**here, "maintenance_runs": 1} == {**there, "maintenance_runs": 1}
         assert [task.to_dict() for task in store.tasks.iterate()] == [task.to_dict() for task in other.tasks.iterate()]
@@ -236,6 +232,6 @@ def test_a_full_disk_ends_an_import_that_can_be_repeated(
 
 def test_a_misspelt_variable_is_told_in_one_line(program: Run, filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_PASWORD", "sekret")
-    done = program("--url", filled, "audit", "verify")
+    done = program("--url", filled, "db", "current")
     assert (done.code, done.err.count("\n")) == (0, 1)
     assert done.err.startswith("warning: DATABASE_PASWORD is not a setting")

@@ -154,6 +154,13 @@ def test_a_task_without_a_usable_key_is_set_aside(small: Small, task_id: str | N
         assert not records(registry.audits())
 
 
+def test_an_audit_that_would_vouch_for_erased_ones_is_set_aside(small: Small) -> None:
+    path = small(("UPDATE task_audits SET level = 'info', event_type = 'audit.erased', payload = '{}'", ()), tasks=1)
+    with open_registry(path) as registry:
+        assert not records(registry.audits())
+        assert any("only an erasure records" in problem.reason for problem in problems(registry.audits()))
+
+
 def test_rotated_audits_are_turned_back(made: Made) -> None:
     path, _ = made
     with open_registry(path) as registry:

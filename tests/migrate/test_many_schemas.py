@@ -18,8 +18,10 @@ from agentos_store.migrate.target import Target
 
 Execute = Callable[..., Any]
 
-TENANTS = int(os.environ.get("AGENTOS_STORE_TENANTS", "5"))
-"""50 in the long form, which climbs to the newest revision."""
+TENANTS = int(os.environ.get("AGENTOS_STORE_TENANTS", "3"))
+"""50 in the long form, which climbs to the newest revision with twice as many processes."""
+
+PROCESSES = 8 if "AGENTOS_STORE_TENANTS" in os.environ else 4
 
 TO = HEAD if "AGENTOS_STORE_TENANTS" in os.environ else known()[1]
 
@@ -38,8 +40,8 @@ def work(barrier, answers):
         answers.put(f"{type(error).__name__}: {error}")
 
 context = multiprocessing.get_context("fork")
-barrier, answers = context.Barrier(8), context.Queue()
-processes = [context.Process(target=work, args=(barrier, answers)) for _ in range(8)]
+barrier, answers = context.Barrier(int(sys.argv[3])), context.Queue()
+processes = [context.Process(target=work, args=(barrier, answers)) for _ in range(barrier.parties)]
 for process in processes:
     process.start()
 found = [answers.get() for _ in processes]
@@ -64,10 +66,10 @@ def by_name(found: Any) -> dict[str, SchemaState]:
     return {each.schema: each for each in found}
 
 
-def test_eight_processes_apply_each_revision_once_to_each_tenant(empty_url: str, run: Callable[..., Any]) -> None:
+def test_several_processes_apply_each_revision_once_to_each_tenant(empty_url: str, run: Callable[..., Any]) -> None:
     names = [f"tenant_{number}" for number in range(TENANTS)]
     make(empty_url, *names)
-    answers = run(TOGETHER, empty_url, TO)
+    answers = run(TOGETHER, empty_url, TO, str(PROCESSES))
     steps = known().index(TO)
     applied: Counter[str] = Counter()
     for answer in answers:
@@ -119,10 +121,17 @@ def test_tenants_are_found_by_their_version_table_alone(empty_url: str, execute:
     assert done == [(strange, known()[1], 1), ("public", known()[1], 1), ("taken_back", None, 0)]
 
 
-def test_a_tenant_of_newer_code_is_told_and_left_alone(empty_url: str, execute: Execute) -> None:
+def test_a_tenant_of_newer_code_or_a_stranger_is_told_and_left_alone(empty_url: str, execute: Execute) -> None:
     make(empty_url, "newer", "older")
-    execute(Target.of(empty_url), f"UPDATE newer.{TABLE} SET revision = '9999_later'")
+    execute(
+        Target.of(empty_url),
+        f"UPDATE newer.{TABLE} SET revision = '9999_later'",
+        'CREATE SCHEMA "not[ours"',
+        f'CREATE TABLE "not[ours".{TABLE} AS SELECT revision FROM older.{TABLE}',
+    )
     found = by_name(upgrade_schemas(empty_url, revision=known()[1]))
+    # Nor does a name that no tenant can have stop the others.
+    assert isinstance(found["not[ours"].error, InvalidValueError)
     assert isinstance(found["newer"].error, SchemaMismatchError)
     assert (found["newer"].revision, found["newer"].applied) == ("9999_later", 0)
     assert (found["older"].revision, found["older"].error) == (known()[1], None)

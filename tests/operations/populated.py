@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -43,6 +44,18 @@ def populate(store: Store, *, seed: int = 1) -> None:
             tx.kb.refresh(source_path=f"{number}.md", content_hash="1", chunks=chunks)
         for number in range(0, 30, 5):
             tx.memory.delete(f"m{number:02}")
+
+
+def leave_a_log(path: Path) -> Path:
+    """Write, and leave what a killed process leaves: what was written is in the log only."""
+    log = Path(f"{path}-wal")
+    with Store.open(f"sqlite:///{path}") as store:
+        store.tasks.create(title="in the log")
+        left = [Path(shutil.copy(each, f"{each}.left")) for each in (path, log)]
+    for each in left:
+        each.replace(each.with_suffix(""))
+    assert log.stat().st_size
+    return log
 
 
 def rows_of(path: Path | str) -> dict[str, set[tuple[object, ...]]]:

@@ -31,8 +31,8 @@ from tests.engine.gather import PROCESSES, threads, wait_for
 from tests.operations.moving import fill_store
 
 MANY = bool(os.environ.get("AGENTOS_STORE_MANY"))
-MESSAGES = 1_000_000 if MANY else 20_000
-IN_SESSION = 10_000
+MESSAGES, IN_SESSION, IMAGE = (1_000_000, 10_000, 480) if MANY else (5_000, 1_000, 8_000)
+"""Many, or fewer of more bytes each, which together are as much beyond the limit."""
 
 MEGABYTES = 200 if MANY else 30
 """What a process may take for many messages: all in all, or beyond what it had before."""
@@ -125,7 +125,7 @@ def test_an_archive_is_of_one_moment_while_others_write(store: Store, folder: Pa
 
     def back_up() -> None:
         try:
-            for number in range(5):
+            for number in range(3):
                 before = dict(written)
                 wait_for(lambda before=before: all(written[key] > before[key] for key in sessions))  # type: ignore[misc]
                 before = dict(written)
@@ -219,7 +219,7 @@ def fill_with_messages(file: Path) -> None:
     with Store.open(f"sqlite:///{file}", settings=Settings.load(durability="process_crash")) as store:
         for number in range(MESSAGES // IN_SESSION):
             store.sessions.create(id=f"s-{number}")
-        store.messages.append("s-0", role="user", content=[{"type": "image", "data": "iVBORw0KGgo=" * 30}])
+        store.messages.append("s-0", role="user", content=[{"type": "image", "data": "iVBORw0KGgo=" * (IMAGE // 12)}])
     with contextlib.closing(sqlite3.connect(file)) as raw:
         raw.row_factory = sqlite3.Row
         first = dict(raw.execute("SELECT * FROM messages").fetchone())

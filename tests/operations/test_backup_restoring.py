@@ -24,7 +24,7 @@ from agentos_store.errors import (
 )
 from agentos_store.operations.backups import backup_sqlite, restore_sqlite, restoring, verify_sqlite
 from tests.engine.gather import PROCESSES
-from tests.operations.populated import names_in, populate, rows_of
+from tests.operations.populated import leave_a_log, names_in
 
 
 @pytest.fixture(autouse=True)
@@ -70,15 +70,6 @@ def test_a_restored_database_is_private_and_can_be_used_at_once(backup: Path, pl
     assert not list(place.parent.glob(".*"))
 
 
-def test_all_rows_come_back(tmp_path: Path, sqlite_template: Path, place: Path) -> None:
-    shutil.copy(sqlite_template, place)
-    with opened(place) as store:
-        populate(store)
-        backup_sqlite(store._backend, tmp_path / "b")
-        restore_sqlite(tmp_path / "b", tmp_path / "r")
-        assert rows_of(tmp_path / "r") == rows_of(place)
-
-
 @pytest.mark.parametrize("content", ["nothing", "an empty file", "an empty store"])
 def test_an_empty_place_need_not_be_replaced(backup: Path, place: Path, content: str) -> None:
     if content == "an empty file":
@@ -113,20 +104,6 @@ def test_a_link_to_the_place_leads_to_it(backup: Path, place: Path, tmp_path: Pa
     restore_sqlite(backup, tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     assert titles(place) == ["kept"]
-
-
-def die_with_a_log(url: str) -> None:
-    """Write, and die without closing: what was written is in the log only."""
-    store = Store.open(url)
-    store.tasks.create(title="in the log")
-    os._exit(0)
-
-
-def leave_a_log(place: Path) -> None:
-    process = PROCESSES.Process(target=die_with_a_log, args=(f"sqlite:///{place}",))
-    process.start()
-    process.join()
-    assert Path(f"{place}-wal").stat().st_size
 
 
 def test_the_log_of_the_old_database_is_not_played_into_the_new_one(backup: Path, place: Path) -> None:
@@ -179,10 +156,8 @@ def test_a_store_that_is_open_in_another_process_is_not_replaced(backup: Path, p
     process.start()
     try:
         ready.wait()
-        for replace in (True, False):
-            with pytest.raises((LockTimeoutError, AlreadyExistsError)) as caught:
-                restore_sqlite(backup, place, replace=replace)
-        assert isinstance(caught.value, AlreadyExistsError)
+        with pytest.raises(AlreadyExistsError):
+            restore_sqlite(backup, place)
         with pytest.raises(LockTimeoutError):
             restore_sqlite(backup, place, replace=True)
     finally:
@@ -211,14 +186,14 @@ def test_a_second_name_of_the_old_file_keeps_it_whole(backup: Path, place: Path)
     assert titles(place.with_name("second")) == ["old"]
 
 
-@pytest.mark.parametrize("part", [0.5, 0.99])
-def test_a_truncated_backup_is_refused_and_the_place_stays_as_it_was(backup: Path, place: Path, part: float) -> None:
+def test_a_truncated_backup_is_refused_and_the_place_stays_as_it_was(backup: Path, place: Path) -> None:
     with opened(place) as store:
         store.tasks.create(title="mine")
     cut = place.with_name("cut")
-    cut.write_bytes(backup.read_bytes()[: int(backup.stat().st_size * part)])
-    with pytest.raises(DamagedFileError):
-        restore_sqlite(cut, place, replace=True)
+    for part in (0.5, 0.99):
+        cut.write_bytes(backup.read_bytes()[: int(backup.stat().st_size * part)])
+        with pytest.raises(DamagedFileError):
+            restore_sqlite(cut, place, replace=True)
     assert titles(place) == ["mine"]
     assert not list(place.parent.glob(".*"))
 

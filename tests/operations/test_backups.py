@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
+import shutil
+import signal
 import sqlite3
 import stat
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,18 +19,24 @@ import pytest
 
 from agentos_store import Store
 from agentos_store.engine import network_fs
+from agentos_store.engine.sqlite.filelock import lock
 from agentos_store.errors import (
     AlreadyExistsError,
     DamagedFileError,
     InvalidValueError,
+    LockTimeoutError,
     NotFoundError,
     UnavailableError,
+    UsageError,
 )
-from agentos_store.operations.backups import backup_sqlite, restore_sqlite, verify_sqlite
+from agentos_store.operations import new_file as new_file_module
+from agentos_store.operations.backups import backup_sqlite, looking, restore_sqlite, verify_sqlite
+from agentos_store.operations.salvage import salvage_sqlite
+from agentos_store.operations.saving import verify_backup
 from tests.engine.gather import PROCESSES, threads, wait_for
 from tests.operations.populated import names_in, populate, rows_of
 
-BACKUPS = int(os.environ.get("AGENTOS_STORE_BACKUPS", "4"))
+BACKUPS = int(os.environ.get("AGENTOS_STORE_BACKUPS", "2"))
 
 
 @pytest.fixture
@@ -54,7 +61,7 @@ def write_until_told(url: str, task_id: str, name: str, acknowledged: Any, over:
             store.audits.record(task_id, event_type=name, payload=number)
             acknowledged.value = number = number + 1
             # The fewer they are, the sooner all of them are looked at in each backup.
-            over.wait(0.002)
+            over.wait(0.005)
 
 
 def test_each_backup_holds_all_that_was_acknowledged_before_it_began(store: Store, url: str, tmp_path: Path) -> None:
@@ -107,8 +114,8 @@ def check_backup(backup: Path, restored: Path, before: dict[str, int], audits: i
             assert found[name] == list(range(len(found[name])))
 
 
-def test_a_backup_is_of_one_moment_although_others_write_between_its_steps(store: Store, tmp_path: Path) -> None:
-    populate(store)
+def test_a_backup_is_of_one_moment_although_others_write_between_its_steps(filled: Store, tmp_path: Path) -> None:
+    store = filled
     task_id = store.tasks.create(title="t").task_id
     counted = store.status().rows["task_audits"]
 
@@ -127,9 +134,9 @@ def test_a_backup_is_of_one_moment_although_others_write_between_its_steps(store
 
 
 def test_a_backup_is_one_private_file_that_can_be_read_where_nothing_can_be_written(
-    store: Store, tmp_path: Path
+    filled: Store, tmp_path: Path
 ) -> None:
-    populate(store)
+    store = filled
     folder = tmp_path / "backups"
     folder.mkdir()
     told: list[tuple[str, int, int]] = []
@@ -148,10 +155,11 @@ def test_a_backup_is_one_private_file_that_can_be_read_where_nothing_can_be_writ
     finally:
         folder.chmod(0o700)
     assert rows_of(folder / "b") == rows_of(store._backend.describe())
+    restore_sqlite(folder / "b", tmp_path / "restored")
+    assert rows_of(tmp_path / "restored") == rows_of(folder / "b")
 
 
 def test_verifying_leaves_nothing_beside_a_file(store: Store, path: Path) -> None:
-    populate(store)
     store.close()
     beside = names_in(path.parent)
     assert verify_sqlite(path).ok
@@ -163,6 +171,36 @@ def test_verifying_looks_at_one_moment_of_a_database_that_is_in_use(store: Store
     report = verify_sqlite(path)
     assert report.ok
     assert report.rows["tasks"] == 1
+
+
+def whether_held(path: Path) -> None:
+    """End with the code 1 when another process has the file open."""
+    raise SystemExit(int(looking.is_held(path)))
+
+
+def test_looking_at_a_file_that_is_open_here_leaves_its_locks(store: Store, path: Path, tmp_path: Path) -> None:
+    store.tasks.create(title="t")
+    backup_sqlite(store._backend, tmp_path / "b")
+    assert verify_sqlite(path).ok
+    verify_backup(path)
+    with pytest.raises(AlreadyExistsError):
+        restore_sqlite(tmp_path / "b", path)
+    with pytest.raises(UsageError):
+        restore_sqlite(tmp_path / "b", path, replace=True)
+    restore_sqlite(path, path.with_name("r"))
+    with pytest.raises(InvalidValueError):
+        store.backup(path, format="archive", replace=True)
+    # Without them another process that closes the file takes away its log, and all that is written to it later.
+    process = PROCESSES.Process(target=whether_held, args=(path,), daemon=True)
+    process.start()
+    process.join()
+    assert process.exitcode == 1
+
+
+def test_a_file_that_somebody_writes_to_meanwhile_gets_no_verdict(store: Store, tmp_path: Path) -> None:
+    backup_sqlite(store._backend, tmp_path / "b")
+    with pytest.raises(LockTimeoutError), looking.reading(tmp_path / "b"):
+        os.utime(tmp_path / "b")
 
 
 def test_verifying_finds_what_is_wrong(store: Store, path: Path) -> None:
@@ -230,17 +268,50 @@ def test_a_backup_never_goes_over_the_database_itself(store: Store, path: Path, 
         backup_sqlite(store._backend, f"{path}{ending}", replace=True)
 
 
-def test_a_backup_never_goes_over_a_database_that_may_be_in_use(store: Store, tmp_path: Path) -> None:
-    with Store.open(f"sqlite:///{tmp_path}/other.sqlite"), pytest.raises(InvalidValueError):
-        backup_sqlite(store._backend, tmp_path / "other.sqlite", replace=True)
+def test_a_backup_never_goes_over_a_database_that_may_be_in_use(
+    store: Store, tmp_path: Path, sqlite_template: Path
+) -> None:
+    other = Path(shutil.copy(sqlite_template, tmp_path / "other.sqlite"))
+    with Store.open(f"sqlite:///{other}"), pytest.raises(InvalidValueError):
+        backup_sqlite(store._backend, other, replace=True)
+
+
+@pytest.mark.parametrize("ending", ["-wal", "-journal"])
+def test_what_is_left_beside_the_name_is_never_played_into_a_backup(store: Store, tmp_path: Path, ending: str) -> None:
+    left = tmp_path / f"b{ending}"
+    left.write_text("precious")
+    with pytest.raises(InvalidValueError, match=left.name):
+        backup_sqlite(store._backend, tmp_path / "b")
+    assert (left.read_text(), (tmp_path / "b").exists()) == ("precious", False)
 
 
 def test_a_place_that_is_none_is_refused(store: Store, tmp_path: Path) -> None:
-    for place in (tmp_path, tmp_path / "no" / "folder"):
-        with pytest.raises(InvalidValueError):
+    backup_sqlite(store._backend, tmp_path / "b")
+    for place in (tmp_path, tmp_path / "no" / "folder", tmp_path / "a\0b", tmp_path / ("long" * 70)):
+        with pytest.raises((InvalidValueError, UnavailableError)):
             backup_sqlite(store._backend, place)
-    with pytest.raises(NotFoundError):
-        restore_sqlite(tmp_path / "nothing", tmp_path / "x")
+        with pytest.raises((InvalidValueError, UnavailableError)):
+            restore_sqlite(tmp_path / "b", place)
+        for look in (verify_sqlite, partial(restore_sqlite, target=tmp_path / "x")):
+            with pytest.raises(NotFoundError):
+                look(place)
+
+
+def test_a_file_that_another_maker_took_for_left_behind_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [1]
+
+    def overtaken(descriptor: int) -> None:
+        if others:
+            others.pop()
+            new_file_module._remove_leftovers(tmp_path / "f")
+        lock(descriptor)
+
+    monkeypatch.setattr(new_file_module, "lock", overtaken)
+    with new_file_module.new_file(tmp_path / "f") as file:
+        file.write(b"whole")
+    assert ((tmp_path / "f").read_bytes(), names_in(tmp_path), others) == (b"whole", ["f"], [])
 
 
 def test_a_network_file_system_is_refused(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,40 +325,38 @@ def test_a_network_file_system_is_refused(store: Store, tmp_path: Path, monkeypa
         restore_sqlite(tmp_path / "b", tmp_path / "far" / "r")
 
 
-def test_a_full_disk_is_a_typed_error_and_leaves_nothing_behind(store: Store, path: Path) -> None:
-    populate(store)
-    backup_sqlite(store._backend, path.with_name("whole"))
-    store.close()
-    program = (
-        "import resource, signal; from agentos_store import Store\n"
-        "from agentos_store.errors import UnavailableError\n"
-        "from agentos_store.operations.backups import backup_sqlite, restore_sqlite\n"
-        "from agentos_store.operations.salvage import salvage_sqlite\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        f"here = {str(path)!r}\n"
-        "with Store.open('sqlite:///' + here) as store:\n"
-        "    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))\n"
-        "    works = [lambda: backup_sqlite(store._backend, here + '.b'), store.vacuum,\n"
-        "        lambda: restore_sqlite(here[:-len('registry.sqlite')] + 'whole', here + '.r')]\n"
-        "    for work in works:\n"
-        "        try: work(); print('done')\n"
-        "        except UnavailableError as error: print('refused')\n"
-        "try: salvage_sqlite(here, here + '.s')\n"
-        "except UnavailableError as error: print('refused')\n"
-    )
+def work_on_a_full_disk(path: Path) -> None:
+    """Try all that makes a file where none can grow; whatever is not refused as it should be ends the process."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with Store.open(f"sqlite:///{path}") as store:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+        with pytest.raises(UnavailableError):
+            backup_sqlite(store._backend, path.with_name("b"))
+        with pytest.raises(UnavailableError):
+            store.vacuum()
+        with pytest.raises(UnavailableError):
+            restore_sqlite(path.with_name("whole"), path.with_name("r"))
+    with pytest.raises(UnavailableError):
+        salvage_sqlite(path, path.with_name("s"))
+
+
+def test_a_full_disk_is_a_typed_error_and_leaves_nothing_behind(filled: Store, path: Path) -> None:
+    filled.tasks.create(title="so that there is a log, which the last one to write takes away")
+    backup_sqlite(filled._backend, path.with_name("whole"))
+    filled.close()
     before = names_in(path.parent)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.stdout.split(), done.stderr) == (["refused"] * 4, "")
+    process = PROCESSES.Process(target=work_on_a_full_disk, args=(path,), daemon=True)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
     assert names_in(path.parent) == before
     assert verify_sqlite(path).ok
 
 
-def test_a_damaged_database_is_not_copied(store: Store, path: Path, tmp_path: Path) -> None:
-    populate(store)
-    store.close()
+def test_a_damaged_database_is_not_copied(filled: Store, path: Path, tmp_path: Path) -> None:
+    filled.close()
     with contextlib.closing(sqlite3.connect(path)) as raw:
-        page = raw.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ix_messages_tool_call_id'").fetchone()
-        page = page or raw.execute("SELECT rootpage FROM sqlite_master WHERE name = 'messages'").fetchone()
+        page = raw.execute("SELECT rootpage FROM sqlite_master WHERE name = 'messages'").fetchone()
     with path.open("r+b") as file:
         file.seek((page[0] - 1) * 4096)
         file.write(os.urandom(4096))
@@ -303,6 +372,22 @@ def test_a_damaged_database_is_not_copied(store: Store, path: Path, tmp_path: Pa
 def test_only_sqlite_is_copied_as_a_file(both: list[Store], tmp_path: Path) -> None:
     with pytest.raises(UnavailableError):
         backup_sqlite(both[1]._backend, tmp_path / "b")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Path:
+    """A file with rows in it; it is only copied."""
+    path = Path(shutil.copy(sqlite_template, tmp_path_factory.mktemp("source") / "registry.sqlite"))
+    with Store.open(f"sqlite:///{path}") as opened:
+        populate(opened)
+    return path
+
+
+@pytest.fixture
+def filled(url: str, path: Path, source: Path) -> Iterator[Store]:
+    shutil.copy(source, path)
+    with Store.open(url) as opened:
+        yield opened
 
 
 @pytest.fixture

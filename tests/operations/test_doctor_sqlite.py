@@ -174,14 +174,25 @@ def test_a_file_that_is_not_kept_as_it_should_be_is_found(
 def test_room_inside_and_missing_statistics_are_found(
     store: Store, look: Look, raw: Raw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inside, "FREE_INSIDE", 100_000)
-    monkeypatch.setattr(inside, "STATISTICS", 100_000)
-    store.memory.remember("x" * 2_000_000, type="preference")
+    for name, value in (("FREE_INSIDE", 100_000), ("FREE_PART", 0.1), ("STATISTICS", 100_000)):
+        monkeypatch.setattr(inside, name, value)
+    store.memory.remember("x" * 200_000, type="preference")
     assert look().keys() == {"statistics-missing"}
     raw("DELETE FROM memory_items")
     raw("DELETE FROM search_documents")
     raw("ANALYZE")
     assert look().keys() == {"space-inside"}
+
+
+def test_a_file_that_was_put_in_the_place_of_an_open_one_is_an_error(store: Store, path: Path) -> None:
+    store.tasks.create(title="t")
+    copy = path.with_name("copy.sqlite")
+    copy.write_bytes(path.read_bytes())
+    for step, words in ((path.unlink, "No such file"), (lambda: copy.rename(path), "another file")):
+        step()
+        found = store.doctor()
+        assert facts(found).keys() == found.codes("error") == {"cannot-open"}
+        assert words in facts(found)["cannot-open"]
 
 
 def test_numbers_that_were_forgotten_are_found(store: Store, look: Look, raw: Raw) -> None:

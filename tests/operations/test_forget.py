@@ -3,8 +3,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
+import re
 import sqlite3
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +117,28 @@ def test_nothing_of_an_agent_is_left_and_what_others_asked_for_stays(
     assert not store.sessions.exists("open", include_deleted=True)
 
 
+@pytest.mark.parametrize("work", ["message", "task", "event", "context"])
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_an_agent_that_did_any_work_in_a_conversation_of_others_is_not_the_persons_own(store: Store, work: str) -> None:
+    for user, session_id in ((USER, "hers"), (OTHER, "his")):
+        store.users.create(id=user, name="n")
+        store.sessions.create(user_id=user, id=session_id)
+    store.agents.create("a", session_id="hers")
+    if work == "message":
+        store.messages.append("his", role="assistant", content="hello", agent_id="a")
+    elif work == "task":
+        store.tasks.create(title="his", task_id="his", session_id="his", agent_id="a")
+    elif work == "event":
+        store.events.log(event_type="e", session_id="his", agent_id="a")
+    else:
+        store.contexts.save("his", agent_id="a", session_id="his", context_data="his")
+    before = store.status().rows
+    store.forget(user=USER)
+    assert store.agents.get("a").session_id is None
+    gone = {name: before[name] - left for name, left in store.status().rows.items() if before[name] != left}
+    assert gone == {"users": 1, "sessions": 1, "maintenance_runs": -1}
+
+
 # --- the classification
 
 
@@ -155,19 +181,18 @@ def test_what_is_theirs_is_found_by_an_index() -> None:
             assert link.column in found or name == "import_ledger", f"{name}.{link.column}"
 
 
-@pytest.mark.parametrize("column", ["payload", "metadata"])
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-def test_a_column_that_is_left_out_is_found(
-    store: Store, world: World, raw: Raw, monkeypatch: pytest.MonkeyPatch, column: str
+def test_columns_that_are_left_out_are_found(
+    store: Store, world: World, raw: Raw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    columns = {**TABLES["tasks"].columns, column: Kept("by mistake")}
+    columns = {**TABLES["tasks"].columns, **dict.fromkeys(("payload", "metadata"), Kept("by mistake"))}
     broken = classification.Classified(columns, TABLES["tasks"].links)
     monkeypatch.setitem(TABLES, "tasks", broken)
     emptying = statements.Emptying(metadata.tables["tasks"], broken.links[0])
     monkeypatch.setattr(erasing, "EMPTY_TASK", emptying)
     person(world)
     store.forget(user=USER)
-    assert left_in_rows(world, raw) == {f"tasks.{column}"}
+    assert left_in_rows(world, raw) == {"tasks.payload", "tasks.metadata"}
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -254,30 +279,73 @@ class Killed(BaseException):
     """Nobody catches it, as nobody catches the end of a process."""
 
 
-@pytest.mark.parametrize("steps", [7, 40])
-def test_a_run_that_was_killed_is_seen_and_finished_by_the_next(
-    store: Store, world: World, raw: Raw, url: str, steps: int
-) -> None:
+def test_a_run_that_was_killed_is_seen_and_finished_by_the_next(store: Store, world: World, raw: Raw, url: str) -> None:
     person(world)
     expected = store.forget(user=USER, dry_run=True).counts()
-    seen = 0
+    left_to_live = 0
 
-    def kill(_: str, rows: int) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == steps:
+    def kill(_: str, __: int) -> None:
+        nonlocal left_to_live
+        left_to_live -= 1
+        if left_to_live == 0:
             raise Killed
 
-    with pytest.raises(Killed):
-        store.forget(user=USER, progress=kill)
-    (marked,) = raw("SELECT id FROM maintenance_runs WHERE kind = 'forget' AND finished_at IS NULL")
-    assert store.users.get(USER).preferences == {"forgetting": marked[0]}
+    for steps in (7, 9, 16):
+        left_to_live = steps
+        with pytest.raises(Killed):
+            store.forget(user=USER, progress=kill)
+        (marked,) = raw("SELECT id FROM maintenance_runs WHERE kind = 'forget' AND finished_at IS NULL")
+        assert store.users.get(USER).preferences == {"forgetting": marked[0]}
     report = store.forget(user=USER)
     assert report.run_id == marked[0]
     assert left(world, raw, url, USER, "wanda@") == set()
     assert whole(store)
-    assert set(report.counts()) <= set(expected)
+    # What was done before the end counts too.
+    assert report.counts() == expected
     assert raw("SELECT count(*) FROM maintenance_runs WHERE finished_at IS NULL") == [(0,)]
+
+
+def test_of_two_calls_the_later_one_takes_the_run_up_alone(store: Store, raw: Raw) -> None:
+    store.users.create(id=USER, name="Wanda")
+    store.sessions.create(user_id=USER, id="s")
+    store.messages.append_many("s", [{"role": "user", "content": "hello"}] * 5)
+    expected = store.forget(user=USER, dry_run=True).counts()
+    later: list[ForgetReport] = []
+
+    def call_again(table: str, _: int) -> None:
+        if table == "messages" and not later:
+            later.append(store.forget(user=USER))
+
+    with pytest.raises(ConflictError, match="taken the run up"):
+        store.forget(user=USER, progress=call_again)
+    (report,) = later
+    assert report.counts() == expected
+    assert report.receipt is not None
+    ((counts, progress, error),) = raw(
+        "SELECT CAST(counts AS TEXT), CAST(progress AS TEXT), error FROM maintenance_runs WHERE kind = 'forget'"
+    )
+    assert (json.loads(counts), error) == (expected, None)
+    assert subject_of(report.receipt, "user", USER) in progress
+
+
+def test_however_many_begin_at_once_there_is_one_run(store: Store, raw: Raw) -> None:
+    store.users.create(id=USER, name="Wanda")
+    for number in range(4):
+        store.sessions.create(user_id=USER, id=f"s{number}")
+    start = threading.Barrier(4)
+
+    def forget(_: int) -> ForgetReport | None:
+        start.wait()
+        try:
+            return store.forget(user=USER)
+        except (ConflictError, NotFoundError):
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        (report,) = (each for each in pool.map(forget, range(4)) if each is not None and each.rows)
+    assert (report.of("sessions").removed, report.of("users").removed) == (4, 1)
+    (run,) = raw("SELECT id FROM maintenance_runs WHERE CAST(counts AS TEXT) <> '{}'")
+    assert run[0] == report.run_id
 
 
 def test_nobody_can_say_anything_more_and_what_is_begun_meanwhile_goes_too(
@@ -304,6 +372,36 @@ def test_nobody_can_say_anything_more_and_what_is_begun_meanwhile_goes_too(
     assert whole(store)
 
 
+def test_a_task_that_others_come_to_need_meanwhile_stays(store: Store) -> None:
+    store.users.create(id=USER, name="Wanda")
+    store.sessions.create(user_id=USER, id="s")
+    store.tasks.create(title="hers", task_id="hers", session_id="s")
+    store.events.log(event_type="e", task_id="hers")
+    store.tasks.create(title="theirs", task_id="theirs")
+
+    def need(table: str, _: int) -> None:
+        if table == "events":
+            store.tasks.add_dependency("theirs", "hers")
+
+    report = store.forget(user=USER, progress=need)
+    assert (report.of("tasks").emptied, report.of("tasks").removed) == (1, 0)
+    assert (store.tasks.get("hers").title, store.tasks.get("hers").status) == ("(forgotten)", "cancelled")
+    assert [task.task_id for task in store.tasks.descendants("hers")] == ["theirs"]
+    assert whole(store)
+
+
+def test_audits_whose_numbers_lie_far_apart_are_looked_through(store: Store, raw: Raw, url: str) -> None:
+    store.users.create(id=USER, name="Wanda")
+    store.tasks.create(title="theirs", task_id="theirs")
+    if url.startswith("sqlite"):
+        raw("UPDATE sqlite_sequence SET seq = 1000000000000000 WHERE name = 'task_audits'")
+        raw("INSERT INTO sqlite_sequence SELECT 'task_audits', 1000000000000000")
+    else:
+        raw("ALTER SEQUENCE task_audits_audit_id_seq RESTART WITH 1000000000000000")
+    store.audits.record("theirs", event_type="e", payload={"by": USER})
+    assert store.forget(user=USER).of("task_audits").emptied == 1
+
+
 def test_whoever_begins_anew_for_ever_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walk, "ROUNDS", 3)
     store.users.create(id=USER, name="Wanda")
@@ -318,6 +416,32 @@ def test_whoever_begins_anew_for_ever_is_told(store: Store, monkeypatch: pytest.
     assert store.users.exists(USER)
     store.forget(user=USER)
     assert not store.users.exists(USER)
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_no_file_of_the_server_keeps_a_word_once_its_statistics_are_made_anew(
+    store: Store, world: World, raw: Raw
+) -> None:
+    # One look for all words: there are many, and the server has many files.
+    said = re.compile(rb"k[0-9a-f]{20}|" + USER.encode())
+
+    def files() -> set[str]:
+        raw("CHECKPOINT")
+        relations = "SELECT relname, pg_relation_filepath(oid) AS path FROM pg_class"
+        read = raw(f"SELECT relname, pg_read_binary_file(path) FROM ({relations}) f WHERE path IS NOT NULL")
+        known = {*world.words, USER}
+        return {name for name, content in read if any(word.decode() in known for word in said.findall(content))}
+
+    person(world)
+    raw("ANALYZE")
+    assert "messages" in files()
+    store.forget(user=USER)
+    assert store.vacuum(full=True).skipped == {}
+    assert files() == {"pg_statistic"}
+    page = (Path(__file__).parents[2] / "docs" / "forget.md").read_text(encoding="utf-8")
+    for statement in page.split("```sql")[1].split("```")[0].strip().removesuffix(";").split(";"):
+        raw(statement)
+    assert files() == set()
 
 
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)

@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def test_a_database_that_works_is_well(store: Store) -> None:
     found = store.health_check()
     assert (found.ok, found.connected, found.writable, found.problems) == (True, True, True, ())
     assert found.revision == found.head == HEAD
+    assert found.schema_ok
     assert found.latency is not None
     assert 0 < found.latency < 2
     assert found.pool is not None
@@ -47,16 +49,15 @@ def test_a_database_that_works_is_well(store: Store) -> None:
     assert found.location == store._backend.describe()
     # A look is no operation of the program's.
     assert store.metrics().overall.count == 1
+    # No thread is left behind.
+    wait_for(lambda: asides() == 0)
 
 
-def test_a_look_changes_nothing(store: Store, raw: Callable[..., Any], backend: str) -> None:
-    store.tasks.create(title="x")
-    if backend == "sqlite":
-        raw("PRAGMA user_version = 7")
-    store.health_check()
-    if backend == "sqlite":
-        assert raw("PRAGMA user_version") == [(7,)]
-    assert store.tasks.count() == 1
+def test_a_look_changes_nothing(sqlite_url: str) -> None:
+    with Store.open(sqlite_url) as store, contextlib.closing(sqlite3.connect(sqlite_url[10:])) as raw:
+        raw.execute("PRAGMA user_version = 7")
+        assert store.health_check().writable
+        assert raw.execute("PRAGMA user_version").fetchall() == [(7,)]
 
 
 def test_the_asynchronous_store_tells_the_same(url: str) -> None:
@@ -88,9 +89,11 @@ def test_another_revision_is_told(store: Store, raw: Callable[..., Any]) -> None
     raw("UPDATE agentos_store_version SET revision = '9999_later'")
     found = store.health_check()
     assert_told(found, "9999_later", "newer")
-    assert (found.connected, found.revision) == (True, "9999_later")
+    assert (found.connected, found.revision, found.schema_ok) == (True, "9999_later", False)
     raw("DROP TABLE agentos_store_version")
-    assert_told(store.health_check(), "no schema")
+    found = store.health_check()
+    assert_told(found, "no schema")
+    assert (found.revision, found.schema_ok) == (None, False)
 
 
 def test_a_file_that_is_gone_or_another_is_told(sqlite_url: str, tmp_path: Path) -> None:
@@ -117,8 +120,6 @@ def test_a_file_that_a_stranger_locks_is_told_in_time_by_one_thread(sqlite_url: 
                 assert_told(found, "no answer within 0.1 s", "writing")
                 assert (found.connected, found.writable, found.revision) == (True, None, HEAD)
                 assert asides() == 1
-            assert store.metrics(SOON).storage is None
-            assert asides() == 1
         wait_for(lambda: asides() == 0)
         assert store.health_check(10).ok
 
@@ -152,6 +153,20 @@ def test_a_full_disk_is_told(sqlite_url: str) -> None:
             assert "not writable" in found.problems[0]
 
         in_child(work)()
+        assert store.health_check().ok
+
+
+def test_a_thread_that_cannot_start_is_told(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with Store.open(sqlite_url) as store:
+        store.tasks.create(title="x")
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", fail)
+            assert_told(store.health_check(), "no thread could be started")
+            found = store.metrics()
+            assert (found.saves, found.storage) == (1, None)
         assert store.health_check().ok
 
 

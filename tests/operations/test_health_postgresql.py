@@ -11,6 +11,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.pool import SingletonThreadPool
 
 from agentos_store import Settings, Store
 from agentos_store.engine.urls import parse_url
@@ -68,10 +70,35 @@ def test_a_server_that_hangs_is_told_in_time_by_one_thread(narrow: Store) -> Non
             assert found.pool is not None
             assert found.pool.in_use == 1
             assert asides() == 1
-        assert narrow.metrics(SOON).storage is None
-        assert asides() == 1
     wait_for(lambda: asides() == 0)
     assert narrow.health_check(20).ok
+
+
+def test_a_question_that_waits_for_a_lock_keeps_no_look_waiting(url: str, admin: psycopg.Connection[Any]) -> None:
+    with Store.open(url) as store:
+        assert store.health_check(20).ok
+        admin.execute("BEGIN")
+        # As VACUUM FULL does for as long as it takes; only the size of the tables waits for it.
+        admin.execute("LOCK TABLE kb_sources IN ACCESS EXCLUSIVE MODE")
+        assert store.metrics(SOON).storage is None
+        assert asides() == 1
+        assert store.health_check(20).ok
+        admin.execute("LOCK TABLE agentos_store_version IN ACCESS EXCLUSIVE MODE")
+        found = store.health_check(SOON)
+        assert_told(found, "no answer", "reading the revision")
+        assert (found.connected, found.revision, found.schema_ok) == (True, None, None)
+        admin.execute("ROLLBACK")
+        wait_for(lambda: asides() == 0)
+
+
+def test_a_pool_of_another_kind_is_well_without_numbers(url: str) -> None:
+    engine = create_engine(url, poolclass=SingletonThreadPool)
+    with Store.open(engine=engine) as store:
+        found = store.health_check(20)
+        assert found.ok
+        assert found.pool is not None
+        assert (found.pool.size, found.pool.limit) == (None, None)
+    engine.dispose()
 
 
 def test_a_pool_without_a_free_connection_is_told_in_time(narrow: Store) -> None:

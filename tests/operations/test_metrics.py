@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import itertools
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
@@ -113,6 +112,7 @@ def test_sixteen_threads_count_exactly(store: Store) -> None:
     assert sum(each.count for each in found.operations.values()) == found.overall.count
 
 
+@pytest.mark.parametrize("backend", ["sqlite"])
 def test_transactions_count_with_what_is_done_in_them(store: Store) -> None:
     def fail_inside() -> None:
         with store.transaction() as tx:
@@ -269,6 +269,17 @@ def test_what_is_too_much_to_count_is_estimated(store: Store, raw: Any, backend:
     assert str(of(10)) == "~30"
 
 
+def test_what_was_never_analysed_is_estimated_too(store: Store, raw: Any, backend: str) -> None:
+    rows = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30) SELECT 'e' || i, 'x', 'info',"
+    now = "strftime('%Y-%m-%dT%H:%M:%f000Z')" if backend == "sqlite" else "now()"
+    raw(f"INSERT INTO events (event_id, event_type, severity, created_at) {rows} {now} FROM n")
+    if backend == "postgresql":
+        raw("SELECT pg_stat_force_next_flush()")
+    count = RowCount(Event.table())
+    found = store._backend.run(Access.READ, "count", lambda s: count.of(s, exact=5), repeatable=True)
+    assert found == Count(30, estimated=True)
+
+
 def test_the_partitions_of_a_table_are_estimated_together(store: Store, raw: Any) -> None:
     if not store.capabilities.partitions:
         return
@@ -279,9 +290,3 @@ def test_the_partitions_of_a_table_are_estimated_together(store: Store, raw: Any
     count = RowCount(Event.table())
     found = store._backend.run(Access.READ, "count", lambda s: count.of(s, exact=5), repeatable=True)
     assert found == Count(40, estimated=True)
-
-
-def test_no_thread_is_left_behind(store: Store) -> None:
-    store.metrics()
-    store.health_check()
-    wait_for(lambda: not [each for each in threading.enumerate() if each.name == "agentos-store-aside"])

@@ -20,7 +20,7 @@ from agentos_store.operations.moving.copying import compare_stores, copy_store
 from tests.engine.gather import PROCESSES
 from tests.operations.moving import fill_store
 
-KILLS = int(os.environ.get("AGENTOS_STORE_KILLS", "3"))
+KILLS = int(os.environ.get("AGENTOS_STORE_KILLS", "2"))
 
 
 def copy_and_tell(source: str, target: str, told: Any) -> None:

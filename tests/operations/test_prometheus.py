@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from agentos_store import AsyncStore, Store
 from agentos_store.engine.meter import Kind
 from agentos_store.errors import InvalidValueError, NotFoundError, UsageError
+from agentos_store.operations.metrics import Metrics
 from agentos_store.prometheus import BUCKETS, StoreCollector
 
 # Their annotations are not complete.
@@ -103,12 +105,46 @@ def test_a_store_that_fails_costs_only_itself(
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_a_store_that_is_late_takes_no_time_from_the_others(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def late(seconds: float) -> Metrics:
+        given.append(seconds)
+        return dataclasses.replace(found, storage=None)
+
+    with Store.open(sqlite_url) as first, Store.open(sqlite_url) as second:
+        found = first.metrics()
+        collector = StoreCollector(first, labels={"store": "first"}, timeout=2000)
+        collector.add(second, labels={"store": "second"})
+        monkeypatch.setattr(first._gauges, "collect", late)
+        up = next(iter(collector.collect()))
+    assert [(sample.labels["store"], sample.value) for sample in up.samples] == [("first", 0), ("second", 1)]
+    assert [round(seconds, -3) for seconds in given] == [1000, 2000], "its share, and then what the other left"
+
+
+def test_a_store_that_is_opened_again_takes_the_place_of_the_closed_one(sqlite_url: str) -> None:
+    labels = {"tenant": "a"}
+    with Store.open(sqlite_url) as store:
+        collector = StoreCollector(store, labels=labels)
+    with Store.open(sqlite_url) as store:
+        collector.remove(labels=labels)
+        with pytest.raises(InvalidValueError):
+            collector.remove(labels=labels)
+        assert next(iter(collector.collect())).samples == []
+        collector.add(store, labels=labels)
+        assert value(scrape(collector)["agentos_store_up"], **labels) == 1
+
+
 def test_stores_in_one_collector_have_labels_of_the_same_names(sqlite_url: str) -> None:
     with Store.open(sqlite_url) as store:
         collector = StoreCollector(store, labels={"store": "a"})
-        for labels in (None, {"tenant": "b"}, {"store": "a"}):
+        wrong: list[Any] = [None, {"tenant": "b"}, {"store": "a"}, {"store": 1}, {"store": "\ud800"}]
+        for labels in wrong:
             with pytest.raises(InvalidValueError):
                 collector.add(store, labels=labels)
+        for name in ("kind", "operation", "state", "le", "__name__", "a-b", "", "1a"):
+            with pytest.raises(InvalidValueError):
+                StoreCollector(store, labels={name: "a"})
         with pytest.raises(InvalidValueError):
             StoreCollector(store, timeout=0)
 

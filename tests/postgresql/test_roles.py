@@ -104,6 +104,16 @@ def _no_rows(granted: Granted) -> None:
             session.execute(f"TRUNCATE {names}".encode() if verb == "DISABLE" else b"SELECT 1")
 
 
+def test_a_database_without_the_schema_public_has_roles_too(database: str) -> None:
+    printed = grants(Target.of(database, schema="tenant"), Roles("owner_there", "application_there", "reader_there"))
+    with connect(database) as admin:
+        admin.execute("BEGIN")
+        admin.execute("ALTER SCHEMA public RENAME TO gone")
+        admin.execute(printed.removeprefix("BEGIN;").removesuffix("COMMIT;").encode())
+        assert admin.execute("SELECT has_schema_privilege('reader_there', 'tenant', 'USAGE')").fetchone() == (True,)
+        admin.execute("ROLLBACK")
+
+
 def test_each_role_does_what_it_has_to(granted: Granted) -> None:
     do_what_each_has_to(granted)
 

@@ -161,6 +161,7 @@ def test_a_server_without_tls_is_refused_with_the_remedy(server: Server) -> None
         ({"host": "localhost,db.example.com"}, "verify-full"),
         ({"host": "db.example.com", "hostaddr": "127.0.0.1"}, "verify-full"),
         ({"hostaddr": "10.0.0.7"}, "verify-full"),
+        ({"host": "localhost", "hostaddr": "10.0.0.7"}, "verify-full"),
         ({"host": "::1"}, None),
         ({"host": "127.1.2.3"}, None),
         ({"host": "localhost"}, None),
@@ -191,6 +192,17 @@ def test_the_environment_of_libpq_is_heeded(monkeypatch: pytest.MonkeyPatch, tmp
     keywords = {}
     assert require_tls(keywords)
     assert "sslrootcert" not in keywords
+
+
+def test_a_user_without_a_home_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    keywords: dict[str, Any] = {"host": "db.example.com"}
+    assert require_tls(keywords)
+    assert keywords["sslrootcert"]
 
 
 def test_any_password_and_any_user_get_there(server: Server) -> None:

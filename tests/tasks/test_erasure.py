@@ -12,6 +12,7 @@ from agentos_store.migrate.triggers import ERASABLE
 from agentos_store.operation import Blocking, Repository, writes
 from agentos_store.tasks.erasure import erase_payloads
 from agentos_store.tasks.models import TaskAudit
+from agentos_store.tasks.trail import GENESIS, Entry, chained
 
 Run = Callable[..., list[tuple[Any, ...]]]
 
@@ -71,6 +72,24 @@ def test_what_is_left_of_an_erased_entry_cannot_be_changed_unseen(
         tamper(f"UPDATE task_audits SET {change} WHERE audit_id = ?", made[1].audit_id)
         (fault,) = store.audits.verify(key).faults
         assert (fault.kind, fault.audit_id) == ("changed", made[1].audit_id)
+
+
+def test_what_an_erased_entry_followed_cannot_be_changed_unseen(
+    store: Store, entries: list[int], erase: Callable[..., int], tamper: Run
+) -> None:
+    erase("t", 100, '"n":1')
+    first = store.audits.get(entries[0])
+    said = Entry(task_id="t", event_type="e", payload={"n": 7}, created_at=first.created_at)
+    row_hash = chained(first.prev_hash, said.digest())
+    tamper("UPDATE task_audits SET payload = '{\"n\":7}', row_hash = ? WHERE audit_id = ?", row_hash, entries[0])
+    tamper("UPDATE task_audits SET prev_hash = ? WHERE audit_id = ?", row_hash, entries[1])
+    (fault,) = store.audits.verify("t").faults
+    assert (fault.kind, fault.audit_id) == ("changed", entries[1])
+    # Nor can it be left out.
+    tamper("DELETE FROM task_audits WHERE audit_id = ?", entries[0])
+    tamper("UPDATE task_audits SET prev_hash = ? WHERE audit_id = ?", GENESIS, entries[1])
+    tamper("UPDATE task_audit_heads SET length = length - 1")
+    assert store.audits.verify("t").faults[0].audit_id == entries[1]
 
 
 def test_an_entry_that_nobody_vouches_for_is_a_fault(

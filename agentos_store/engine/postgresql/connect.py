@@ -11,11 +11,13 @@ from psycopg.rows import tuple_row
 from psycopg.types.string import TextLoader
 from sqlalchemy import URL
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
 
 from agentos_store.engine.postgresql.faults import translate_connect
 from agentos_store.engine.postgresql.tls import REMEDY, require_tls
 from agentos_store.engine.urls import display
+from agentos_store.errors import InvalidValueError
 
 _Dialect: Any = PGDialect_psycopg
 DIALECT = _Dialect(paramstyle="format")
@@ -35,7 +37,13 @@ def connector(url: URL, settings: Any, *, reading: bool = False) -> Callable[[],
 
     Of several hosts it is the first that takes writes, or, for ``reading``, any standby before the primary.
     """
-    args, keywords = DIALECT.create_connect_args(url)
+    try:
+        args, keywords = DIALECT.create_connect_args(url)
+    except ArgumentError:
+        # Not chained: it may quote the port, which of a malformed URL may be a password.
+        keywords = None
+    if keywords is None:
+        raise InvalidValueError("url", "has hosts and ports that do not go together; write host:port,host:port")
     keywords.setdefault("application_name", "agentos_store")
     # Whatever PGCLIENTENCODING says: our text is of any script.
     keywords["client_encoding"] = "utf8"

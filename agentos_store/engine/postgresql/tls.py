@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
-from pathlib import Path
 from typing import Any
 
 REMEDY = (
@@ -48,10 +47,10 @@ def _is_said(keywords: dict[str, Any]) -> bool:
 
 
 def _hosts(keywords: dict[str, Any]) -> list[str]:
-    given = (
-        keywords.get("host") or keywords.get("hostaddr") or os.environ.get("PGHOST") or os.environ.get("PGHOSTADDR", "")
-    )
-    return str(given).split(",")
+    # The address is where the connection goes, whatever the name beside it says.
+    named = keywords.get("host") or os.environ.get("PGHOST", "")
+    reached = keywords.get("hostaddr") or os.environ.get("PGHOSTADDR", "")
+    return f"{named},{reached}".split(",")
 
 
 def _is_remote(host: str) -> bool:
@@ -65,9 +64,10 @@ def _is_remote(host: str) -> bool:
 
 
 def _has_own_authority() -> bool:
-    return (Path.home() / ".postgresql" / "root.crt").exists()
+    # Neither a user without a home nor a home that is somebody else's is an error here, as pathlib makes them.
+    return os.access(os.path.expanduser("~/.postgresql/root.crt"), os.R_OK)  # noqa: PTH111
 
 
 def _machine_authorities() -> str:
     found = [os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile, *BUNDLES]
-    return next((path for path in found if path and Path(path).is_file()), SYSTEM)
+    return next((path for path in found if path and os.access(path, os.R_OK)), SYSTEM)

@@ -20,7 +20,7 @@ def examine(backend: PostgreSQLBackend, vitals: Vitals) -> None:
         vitals.latency = perf_counter() - started
         vitals.connected = True
         vitals.doing = "reading the revision"
-        vitals.revision = read_revision_postgresql(cursor, backend.schema)
+        vitals.read(read_revision_postgresql(cursor, backend.schema))
         vitals.doing = "asking whether it takes writes"
         row = cursor.execute(
             "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool,"

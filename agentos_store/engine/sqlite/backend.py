@@ -263,8 +263,13 @@ class SQLiteBackend:
 
     def size(self) -> int:
         """Return the bytes of the file and of its log."""
-        log = Path(f"{self.path}-wal")
-        return self.path.stat().st_size + (log.stat().st_size if log.exists() else 0)
+        try:
+            size = self.path.stat().st_size
+        except OSError as error:
+            raise UnavailableError(f"{self.path}: {error.strerror}") from None
+        with contextlib.suppress(FileNotFoundError):
+            size += Path(f"{self.path}-wal").stat().st_size
+        return size
 
     # --- ends
 

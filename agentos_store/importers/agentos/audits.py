@@ -12,6 +12,7 @@ from agentos_store.importers.problems import SetAside
 from agentos_store.importers.row import Row, ulid_time
 from agentos_store.importers.source import Found, Value
 from agentos_store.importers.times import parse_time
+from agentos_store.tasks.trail import ERASED
 
 NO_EVENT: Final = "(unknown)"
 EVENT_LENGTH: Final = 255
@@ -72,6 +73,9 @@ def read_audit(row: Row, references: References, decisions: str, before: dt.date
         event_type = NO_EVENT
     elif len(event_type) > EVENT_LENGTH:
         raise SetAside(f"its event_type is longer than {EVENT_LENGTH} characters")
+    elif event_type == ERASED:
+        # It would vouch for entries that somebody else has emptied, and nothing would ever erase what it says.
+        raise SetAside(f"its event_type is {ERASED}, which only an erasure records")
     decision_id = row.reference("decision_id")
     if decision_id is not None and not references.keys.add(decisions, decision_id):
         row.repaired(f"decision_id: an earlier row has {decision_id!r} too, so this one has none")

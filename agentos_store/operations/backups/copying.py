@@ -28,9 +28,6 @@ STEP = 256
 SYNCED = 4 * 1024**2
 """Bytes after which the copy is synced."""
 
-BESIDE = ("-wal", "-shm", "-journal")
-"""What SQLite keeps beside a database that is in use."""
-
 
 @dataclass(frozen=True, slots=True)
 class BackupReport:
@@ -148,20 +145,23 @@ def _one_moment(backend: Any) -> Iterator[sqlite3.Connection]:
             raw.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
             yield raw
         finally:
-            raw.execute("ROLLBACK")
+            # After an error of the disk SQLite has ended it already.
+            if raw.in_transaction:
+                raw.execute("ROLLBACK")
 
 
 def _check_target(target: Path, backend: Any, *, replace: bool) -> None:
     check_place(target)
     ours = backend.path.resolve()
-    if target.resolve() in {ours, *(Path(f"{ours}{ending}") for ending in (*BESIDE, "-next", "-turn"))}:
+    if target.resolve() in {ours, *(Path(f"{ours}{ending}") for ending in (*looking.BESIDE, "-next", "-turn"))}:
         raise InvalidValueError("path", f"{target} belongs to the database itself")
-    if not os.path.lexists(target):
-        return
-    if not replace:
+    if os.path.lexists(target) and not replace:
         raise AlreadyExistsError("file", str(target))
-    if find_open(target) is not None or any(os.path.lexists(f"{target}{ending}") for ending in BESIDE):
-        raise InvalidValueError("path", f"{target} is a database that may be in use, and no backup")
+    # What is left beside a name counts as a part of whatever file gets it: SQLite would play it into the backup.
+    beside = [f"{target}{ending}" for ending in looking.BESIDE if os.path.lexists(f"{target}{ending}")]
+    if find_open(target) is not None or beside:
+        why = f"{target} is a database that may be in use, and no backup"
+        raise InvalidValueError("path", f"{why}; {beside[0]} lies beside it" if beside else why)
 
 
 def _silent(what: str, done: int, total: int) -> None:

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from agentos_store.engine.sqlite.backend import find_open
 from agentos_store.engine.sqlite.faults import translate
 from agentos_store.engine.sqlite.functions import register_functions
 from agentos_store.engine.version import TABLE, read_revision_sqlite
-from agentos_store.errors import DamagedFileError, InvalidValueError, NotFoundError
+from agentos_store.errors import DamagedFileError, InvalidValueError, LockTimeoutError, NotFoundError
 
 LISTED = 20
 """Faults that are listed; who has more than these has to act on them first."""
@@ -21,7 +22,10 @@ BUSY_TIMEOUT = 5.0
 
 DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
-_WAL = b"\x02\x02"
+BESIDE = ("-wal", "-shm", "-journal")
+"""What SQLite keeps beside a database that is in use."""
+
+_IMMUTABLE = "mode=ro&immutable=1"
 
 _LOCKS, _LOCKS_SIZE = 0x40000000, 512
 """Where SQLite locks a file. In WAL mode whoever has it open holds one of these locks."""
@@ -31,18 +35,33 @@ _LOCKS, _LOCKS_SIZE = 0x40000000, 512
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Yield a connection that sees one moment of the file and leaves nothing beside it.
 
-    Raises NotFoundError for a file that is not there, DamagedFileError for one that SQLite cannot read.
+    Raises NotFoundError for a file that is not there, DamagedFileError for one that SQLite cannot read, and
+    LockTimeoutError when somebody began to use it meanwhile and wrote, so that what was read may be of two moments.
     """
-    with typed_errors(path), contextlib.closing(connect(path, _way(path))) as raw:
+    way = _way(path)
+    still = unchanged(path) if way == _IMMUTABLE else contextlib.nullcontext()
+    with still, typed_errors(path), contextlib.closing(connect(path, way)) as raw:
         raw.execute("BEGIN")
         raw.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
         yield raw
 
 
+@contextlib.contextmanager
+def unchanged(*paths: Path) -> Iterator[None]:
+    """Raise LockTimeoutError when somebody wrote to one of the files in the block, which reads them without a lock."""
+    before = [_state(path) for path in paths]
+    try:
+        yield
+    finally:
+        if [_state(path) for path in paths] != before:
+            what = f"{paths[0]}, which was written to while it was read"
+            raise LockTimeoutError(what, waited=0.0, holder="another process")
+
+
 def connect(path: Path, way: str = "mode=rw") -> sqlite3.Connection:
     """Open the file as the parameters of an SQLite URI say."""
     raw = sqlite3.connect(
-        f"file:{quote(str(path.absolute()))}?{way}",
+        f"file:{quote(os.fsencode(path.absolute()))}?{way}",
         uri=True,
         isolation_level=None,
         check_same_thread=False,
@@ -65,12 +84,28 @@ def typed_errors(path: Path) -> Iterator[None]:
 
 
 def _way(path: Path) -> str:
-    if not path.is_file():
+    if not is_file(path):
         raise NotFoundError("file", str(path))
-    # A file in WAL mode that nobody has open has no log beside it. A reader would make one and not take it away.
-    with path.open("rb") as file:
-        is_wal = file.read(20)[18:] == _WAL
-    return "mode=ro&immutable=1" if is_wal and not os.path.lexists(f"{path}-wal") else "mode=ro"
+    # A file that nobody has open has nothing beside it. A reader of one in WAL mode would make a log and not take it
+    # away. The bytes of the file are not asked for its mode: whoever closes a file frees all locks that this process
+    # has on it, and another process would then take the log away under those who have it open here.
+    in_use = find_open(path) is not None or any(os.path.lexists(f"{path}{ending}") for ending in ("-wal", "-journal"))
+    return "mode=ro" if in_use else _IMMUTABLE
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether there is such a file; there is none of a name that no file can have."""
+    with contextlib.suppress(OSError):
+        return path.is_file()
+    return False
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def is_held(path: Path) -> bool:

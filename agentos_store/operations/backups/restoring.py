@@ -14,7 +14,7 @@ from agentos_store.engine.sqlite.connect import open_turnstile
 from agentos_store.errors import AlreadyExistsError, LockTimeoutError, UsageError
 from agentos_store.migrate.revisions import check_known
 from agentos_store.operations.backups import looking
-from agentos_store.operations.backups.copying import BESIDE, check_copy, copy_pages
+from agentos_store.operations.backups.copying import check_copy, copy_pages
 from agentos_store.operations.backups.workshop import Progress, check_place, new_file, publish, sync_directory, workshop
 
 PATIENCE = 1.0
@@ -55,9 +55,10 @@ def restore_sqlite(
     process has it open, DamagedFileError for a backup that fails its checks, SchemaMismatchError for one of a newer
     schema, UnavailableError for a full disk. The place is as it was then.
     """
-    source, place = Path(path).absolute(), Path(os.path.realpath(target))
-    check_place(place)
-    if place.exists() and source.exists() and source.samefile(place):
+    source = Path(path).absolute()
+    check_place(Path(target).absolute())
+    place = Path(os.path.realpath(target))
+    if place.exists() and looking.is_file(source) and source.samefile(place):
         raise AlreadyExistsError("file", str(place))
     if not replace and _has_rows(place):
         raise AlreadyExistsError("database", str(place))
@@ -98,7 +99,7 @@ class Found:
         A sound database has been closed in order: all is in its file. Where one is damaged, or only its log is left,
         file and log are given other names, the log last, so that there is one name under which they are together.
         """
-        beside = [ending for ending in BESIDE if os.path.lexists(f"{self._place}{ending}")]
+        beside = [ending for ending in looking.BESIDE if os.path.lexists(f"{self._place}{ending}")]
         if not self._damaged and not beside:
             return []
         aside = _free_name(self._place)
@@ -195,6 +196,6 @@ def _filled(raw: sqlite3.Connection) -> Iterator[bool]:
 
 def _free_name(place: Path) -> Path:
     number = 1
-    while any(os.path.lexists(f"{place}.damaged-{number}{ending}") for ending in ("", *BESIDE)):
+    while any(os.path.lexists(f"{place}.damaged-{number}{ending}") for ending in ("", *looking.BESIDE)):
         number += 1
     return Path(f"{place}.damaged-{number}")

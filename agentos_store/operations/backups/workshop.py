@@ -56,14 +56,17 @@ def workshop(target: Path) -> Iterator[Path]:
 
 def check_place(target: Path) -> None:
     """Raise InvalidValueError for a place where no database can be made."""
-    kind = network_filesystem(target)
-    if kind is not None:
-        why = f"{target} lies on a network file system ({kind}), where SQLite's locks do not hold; name a local disk"
-        raise InvalidValueError("path", why)
-    if target.is_dir():
-        raise InvalidValueError("path", f"{target} is a directory")
-    if not target.parent.is_dir():
-        raise InvalidValueError("path", f"there is no folder {target.parent}")
+    if "\0" in str(target):
+        raise InvalidValueError("path", "holds a NUL character")
+    with typed_errors(target):
+        kind = network_filesystem(target)
+        if kind is not None:
+            where = f"lies on a network file system ({kind}), where SQLite's locks do not hold"
+            raise InvalidValueError("path", f"{target} {where}; name a local disk")
+        if target.is_dir():
+            raise InvalidValueError("path", f"{target} is a directory")
+        if not target.parent.is_dir():
+            raise InvalidValueError("path", f"there is no folder {target.parent}")
 
 
 @contextlib.contextmanager

@@ -12,8 +12,10 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from agentos_store.engine.network_fs import network_filesystem
+from agentos_store.engine.sqlite.vitals import look_at_file
 from agentos_store.operations.doctor.kinds import finding
 from agentos_store.operations.doctor.patient import SQLitePatient
 from agentos_store.operations.doctor.report import Finding, amount, some
@@ -41,6 +43,14 @@ STALE = 3600.0
 LOCKS = Path("/proc/locks")
 
 SUFFIXES = ("", "-wal", "-shm", "-journal", "-next", "-turn")
+
+
+def identity(patient: SQLitePatient) -> Iterator[Finding]:
+    """Look whether the file is still the one that the store has open; it would go on with one that is no more."""
+    if patient.in_use:
+        backend: Any = patient.backend
+        look_at_file(backend)
+    yield from ()
 
 
 def version(patient: SQLitePatient) -> Iterator[Finding]:
@@ -122,7 +132,7 @@ def readers(patient: SQLitePatient) -> Iterator[Finding]:
         yield finding("long-reader", some(behind))
 
 
-CHECKS = (version, file_system, rights, room, leftovers, readers)
+CHECKS = (identity, version, file_system, rights, room, leftovers, readers)
 
 # The layout of the index of the write-ahead log, as SQLite's file format has it: the number of frames in its header,
 # the marks up to which readers read, and behind them one byte for each lock.

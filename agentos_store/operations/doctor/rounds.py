@@ -106,7 +106,7 @@ class _Rounds:
 
     def of_postgresql(self) -> Diagnosis:
         try:
-            backend = self._ask("open", lambda: self._patient.backend)
+            backend = self._ask(lambda: self._patient.backend)
         except StoreError as error:
             self._add(finding("cannot-open", str(error)))
             return self._diagnosis("unknown")
@@ -134,7 +134,7 @@ class _Rounds:
             if self._lost:
                 return
             try:
-                found = self._ask(check, partial(_all_of, check, self._patient))
+                found = self._ask(partial(_all_of, check, self._patient))
             except UnavailableError as error:
                 self._add(self._meaning(check, error))
             except Exception as error:  # noqa: BLE001  a fault of the doctor's own is no reason to say nothing
@@ -149,9 +149,9 @@ class _Rounds:
                     self._add(each)
                 self._made += 1
 
-    def _ask(self, what: object, work: Callable[[], R]) -> R | None:
+    def _ask(self, work: Callable[[], R]) -> R | None:
         """Return what came of it; None when the database does not answer, whatever limits it was told."""
-        answer = self._aside.ask(what, work, self._patient.longest)
+        answer = self._aside.ask(work, self._patient.longest)
         self.gave_up = answer is None
         return None if answer is None else answer.result()
 
@@ -165,9 +165,8 @@ class _Rounds:
         self._waits += isinstance(error, LockTimeoutError)
         # Each further check would wait for as long, and find the same.
         self._lost = self._waits == MOST_WAITS or not code or code.startswith(GONE)
-        return finding(
-            "check-failed", f"{_name(check)}: {error}" + ("; the rest was not looked at" if self._lost else "")
-        )
+        kind = "cannot-open" if code.startswith("SQLITE_CANTOPEN") else "check-failed"
+        return finding(kind, f"{_name(check)}: {error}" + ("; the rest was not looked at" if self._lost else ""))
 
     def _add(self, found: Finding) -> None:
         if found not in self._found:

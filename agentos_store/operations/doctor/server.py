@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Iterator
 from typing import Any
 
-from agentos_store.engine.version import quote_name
+from agentos_store.engine.version import TABLE, quote_name
 from agentos_store.migrate.triggers import APPEND_ONLY
 from agentos_store.models import metadata
 from agentos_store.operations.doctor.kinds import finding
@@ -103,24 +103,30 @@ def role(patient: PostgreSQLPatient) -> Iterator[Finding]:
 
 def rights(patient: PostgreSQLPatient) -> Iterator[Finding]:
     """Look whether the role may do what operations need, and whether it may change audits."""
-    ((usage, everybody),) = patient.ask(
+    found = patient.ask(
         "SELECT has_schema_privilege(oid, 'USAGE'), has_schema_privilege('public', oid, 'CREATE') FROM pg_namespace"
         " WHERE nspname = %s",
         patient.schema,
     )
+    if not found:
+        return
+    ((usage, everybody),) = found
     if everybody:
         yield finding("schema-open", f"PUBLIC has CREATE on the schema {patient.schema}")
     if not usage:
         yield finding("rights-missing", f"USAGE on the schema {patient.schema}")
         return
-    rows = patient.ask(_RIGHTS, patient.schema, sorted(metadata.tables))
+    rows = patient.ask(_RIGHTS, patient.schema, [TABLE, *metadata.tables])
     lacks: list[str] = []
     writes = False
     for table, read, insert, update, delete, _ in rows:
         writes = writes or insert or update or delete
-        needed = {"SELECT": read, "INSERT": insert}
+        needed = {"SELECT": read}
+        # Only migrations write the version.
+        if table != TABLE:
+            needed["INSERT"] = insert
         # Nobody changes audits, and only prune removes them.
-        if table not in APPEND_ONLY:
+        if table != TABLE and table not in APPEND_ONLY:
             needed |= {"UPDATE": update, "DELETE": delete}
         lacks += [f"{right} on {table}" for right, has in needed.items() if not has]
     missing_reads = [each for each in lacks if each.startswith("SELECT")]
@@ -171,10 +177,10 @@ def vectors(patient: PostgreSQLPatient) -> Iterator[Finding]:
         yield finding("pgvector-absent", "there are embeddings, and no pgvector")
 
 
-CHECKS = (version, settings, collation, reading_only, clock, role, way, pool)
+CHECKS = (version, settings, collation, reading_only, clock, role, rights, way, pool)
 """What can be asked whatever the schema is."""
 
-CHECKS_OF_SCHEMA = (rights, vectors)
+CHECKS_OF_SCHEMA = (vectors,)
 
 
 def is_local(host: str, address: str) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import datetime as dt
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from agentos_store.agents.models import AgentDocument
 from agentos_store.conversations.sessions import SessionRepository
@@ -16,7 +15,6 @@ from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
 from agentos_store.errors import InvalidTransitionError, NotFoundError
 from agentos_store.operation import Access
-from agentos_store.operations.forgetting import record
 from agentos_store.operations.forgetting.classification import Owner
 from agentos_store.operations.forgetting.owners import (
     AGENT_OF_SESSION,
@@ -36,12 +34,14 @@ from agentos_store.operations.forgetting.owners import (
     TASKS_OF_AGENT,
     TASKS_OF_SESSION,
 )
-from agentos_store.operations.forgetting.report import ForgetReport
+from agentos_store.operations.forgetting.record import Run
+from agentos_store.operations.forgetting.report import Counts, ForgetReport
 from agentos_store.operations.forgetting.statements import (
     DETACH_AGENT,
     EMPTY_EXECUTED,
     EMPTY_TASK,
     ROWS,
+    Emptying,
     Naming,
     Rows,
     by,
@@ -51,6 +51,8 @@ from agentos_store.tasks.erasure import erase_payloads, tasks_holding
 from agentos_store.tasks.pruning import prune_chain
 from agentos_store.tasks.states import ENDED
 from agentos_store.tasks.transition import Step, take
+
+R = TypeVar("R")
 
 FIRST_STEP = 50
 LARGEST_STEP = 5_000
@@ -73,52 +75,51 @@ MERGED = 64
 class Erasing(Walk):
     """Erases, and counts what it erases."""
 
-    def __init__(self, backend: Backend, report: ForgetReport, progress: Callable[[str, int], None] | None) -> None:
+    def __init__(
+        self, backend: Backend, report: ForgetReport, run: Run, progress: Callable[[str, int], None] | None
+    ) -> None:
         super().__init__(backend)
         self.report = report
+        self._run = run
         self._progress = progress
         self._queued = not backend.capabilities.row_locks
         self._numbers: dict[Rows, int] = {}
         self._seconds = 0.0
 
-    def write(self, what: str, body: Callable[[Session], Any]) -> Any:
-        """Take one step."""
-        step = _Timed(body)
-        found = self.backend.run(Access.WRITE, f"forget {what}", step, repeatable=True)
+    def write(self, what: str, body: Callable[[Session, ForgetReport], R]) -> R:
+        """Take one step; what it counts is added to the run in the same transaction, and to the report."""
+        step = _Step(body, self._run)
+        found: R = self.backend.run(Access.WRITE, f"forget {what}", step, repeatable=True)
         self.report.steps += 1
         self.report.longest = max(self.report.longest, dt.timedelta(seconds=step.seconds))
         if self._queued:
             # Who waits in the queue while a step works shall not meet the next one at once.
             time.sleep(min(step.seconds, AIM))
         self._seconds = step.seconds
-        return found
-
-    def count(self, table: str, *, removed: int = 0, emptied: int = 0, named: int = 0) -> None:
-        """Count what a step did."""
-        erased = self.report.of(table)
-        erased.removed += removed
-        erased.emptied += emptied
-        erased.named += named
+        if step.total is not None:
+            self.report.tables.clear()
+            self.report.add(step.total)
+            self.report.finished_at = step.counted.finished_at
         if self._progress is not None:
-            self._progress(table, erased.rows)
+            for name in step.counted.tables:
+                self._progress(name, self.report.of(name).rows)
+        return found
 
     # --- owners are closed, so that what is theirs does not grow
 
     def close_sessions(self, user: str) -> None:
         """Hide them, some at a time: nobody can append to what is hidden."""
-        while self.write("sessions", lambda session: len(session.all(CLOSE_SOME, _now(session, user)))) == CLOSED:
+        while self.write("sessions", lambda session, _: len(session.all(CLOSE_SOME, _now(session, user)))) == CLOSED:
             pass
 
     def close_session(self, key: str) -> None:
         """Hide it."""
-        self.write("sessions", lambda session: session.execute(CLOSE, _now(session, key)))
+        self.write("sessions", lambda session, _: session.execute(CLOSE, _now(session, key)))
 
     def cancel(self, key: str, standing: Standing) -> None:
         """Cancel it, whoever is at work on it."""
-        if standing.status in ENDED:
-            return
-
-        self.write("tasks", lambda session: _cancel(session, key))
+        if standing.status not in ENDED:
+            self.write("tasks", lambda session, _: _cancel(session, key))
 
     # --- rows
 
@@ -137,9 +138,14 @@ class Erasing(Walk):
         if not self.ask(partial(rows.any, key=key)):
             return False
         number = self._numbers.get(rows, FIRST_STEP)
-        taken: int = self.write(rows.table.name, lambda session: rows.take(session, key, number))
-        if counted:
-            self._count_rows(rows, taken)
+
+        def body(session: Session, report: ForgetReport) -> int:
+            found = rows.take(session, key, number)
+            if counted:
+                _count(report, rows, found)
+            return found
+
+        taken = self.write(rows.table.name, body)
         if self._seconds > AIM:
             self._numbers[rows] = max(1, min(number, round(taken * AIM / self._seconds)))
         elif taken >= number:
@@ -147,110 +153,96 @@ class Erasing(Walk):
             self._numbers[rows] = min(number * 2, LARGEST_STEP)
         return taken >= number
 
-    def _count_rows(self, rows: Rows, taken: int) -> None:
-        if taken:
-            self.count(rows.table.name, **{"removed" if rows.goes else "emptied": taken})
-
     def _leftovers(self, session: Session, owner: Owner, key: str, report: ForgetReport) -> bool:
         """Take what there is again of an owner whose row is held; tell whether there may be more."""
         more = False
         for rows in ROWS[owner]:
             if rows.goes or rows.clears:
                 taken = rows.take(session, key, FIRST_STEP)
-                if rows.goes:
-                    report.of(rows.table.name).removed += taken
-                else:
-                    report.of(rows.table.name).emptied += taken
+                _count(report, rows, taken)
                 more = more or taken >= FIRST_STEP
         return more
 
-    def _end(self, what: str, body: Callable[[Session, ForgetReport], bool]) -> bool:
-        """Take the last step of an owner, which counts by itself, for it may be the last of the run as well."""
-        counted: list[ForgetReport] = []
-
-        def step(session: Session) -> bool:
-            # The body may run more than once.
-            counted[:] = [copy.deepcopy(self.report)]
-            return body(session, counted[0])
-
-        ended: bool = self.write(what, step)
-        self.report.tables, self.report.finished_at = counted[0].tables, counted[0].finished_at
-        if self._progress is not None:
-            self._progress(what, self.report.of(what).rows)
-        return ended
-
     def audits(self, task_id: str, *, shared: bool) -> None:
         """Erase the payloads of a chain that stays; prune one that goes from its beginning."""
-        while True:
-            if shared:
-                done = self.write("task_audits", self._erasure(task_id))
-                self.count("task_audits", emptied=done)
-            else:
-                done = self.write("task_audits", lambda session: prune_chain(session, task_id, EVER, ENTRIES))
-                self.count("task_audits", removed=done)
-            if done < ENTRIES:
-                return
+        if shared:
+            self._erase(task_id)
+            return
 
-    def _erasure(self, task_id: str, texts: Sequence[str] = ()) -> Callable[[Session], int]:
-        run_id = self.report.run_id
-        return lambda session: erase_payloads(session, task_id, ENTRIES, run_id=run_id, holding=texts)
+        def body(session: Session, report: ForgetReport) -> int:
+            done = prune_chain(session, task_id, EVER, ENTRIES)
+            report.of("task_audits").removed += done
+            return done
+
+        while self.write("task_audits", body) >= ENTRIES:
+            pass
+
+    def _erase(self, task_id: str, texts: Sequence[str] = ()) -> None:
+        while self.write("task_audits", self._erasure(task_id, texts)) >= ENTRIES:
+            pass
+
+    def _erasure(self, task_id: str, texts: Sequence[str] = ()) -> Callable[[Session, ForgetReport], int]:
+        def body(session: Session, report: ForgetReport) -> int:
+            done = erase_payloads(session, task_id, ENTRIES, run_id=self._run.id, holding=texts)
+            report.of("task_audits").emptied += done
+            return done
+
+        return body
 
     # --- what stays
 
     def executed(self, task_id: str, agent_id: str) -> None:
         """Empty what the agent made of it, and the entries that name the agent."""
-        texts = [text for text, _ in by([agent_id])]
-        while True:
-            done = self.write("task_audits", self._erasure(task_id, texts))
-            self.count("task_audits", emptied=done)
-            if done < ENTRIES:
-                break
-        self.write("tasks", lambda session: EMPTY_EXECUTED(session, task_id))
-        self.count("tasks", emptied=1)
+        self._erase(task_id, [text for text, _ in by([agent_id])])
+        self._empty(EMPTY_EXECUTED, task_id)
 
     def detach(self, agent_id: str) -> None:
         """Take its documents, which are of the conversation, and then the conversation itself."""
         (documents,) = (rows for rows in ROWS[Owner.AGENT] if rows.table is AgentDocument.table())
         while self._take(documents, agent_id):
             pass
-        self.write("agents", lambda session: DETACH_AGENT(session, agent_id))
-        self.count("agents", emptied=1)
+        self._empty(DETACH_AGENT, agent_id)
+
+    def _empty(self, emptying: Emptying, key: str) -> None:
+        def body(session: Session, report: ForgetReport) -> None:
+            report.of(emptying.table.name).emptied += emptying(session, key)
+
+        self.write(emptying.table.name, body)
 
     def naming(self, naming: Naming, names: Sequence[str]) -> None:
         """Put a word for nobody in the place of the names."""
+
+        def body(session: Session, report: ForgetReport, keys: Sequence[Any]) -> None:
+            report.of(naming.table.name).named += naming.replace(session, keys, names)
+
         for found in self.named(naming, names):
             for start in range(0, len(found), NAMED):
-                some = found[start : start + NAMED]
-                done = self.write(naming.table.name, partial(naming.replace, keys=some, names=names))
-                self.count(naming.table.name, named=done)
+                self.write(naming.table.name, partial(body, keys=found[start : start + NAMED]))
 
     def naming_audits(self, after: int, upto: int, texts: Sequence[str]) -> None:
         """Erase the payloads that name somebody."""
         for task_id in self.ask(lambda session: tasks_holding(session, after, upto, texts)):
-            done = ENTRIES
-            while done >= ENTRIES:
-                done = self.write("task_audits", self._erasure(task_id, texts))
-                self.count("task_audits", emptied=done)
+            self._erase(task_id, texts)
 
     # --- the owners themselves
 
     def end_task(self, key: str, *, shared: bool) -> bool:
         """Empty the task, or remove it with the head of its chain, unless something came meanwhile."""
-
-        return self._end("tasks", lambda session, report: self._task_ends(session, key, report, shared=shared))
+        return self.write("tasks", lambda session, report: self._task_ends(session, key, report, shared=shared))
 
     def _task_ends(self, session: Session, key: str, report: ForgetReport, *, shared: bool) -> bool:
         if session.first(HOLD_TASK, {"key": key}) is None:
             return True
+        standing = standing_of(session, key)
+        if standing is None or standing.shared != shared:
+            # Somebody has given it to a project meanwhile, or has come to need it.
+            return False
         if self._leftovers(session, Owner.TASK, key, report):
             return False
         if shared:
-            done = self._erasure(key)(session)
-            report.of("task_audits").emptied += done
-            if done >= ENTRIES:
+            if self._erasure(key)(session, report) >= ENTRIES:
                 return False
-            EMPTY_TASK(session, key)
-            report.of("tasks").emptied += 1
+            report.of("tasks").emptied += EMPTY_TASK(session, key)
             return True
         session.execute(REMOVE_TASK, {"key": key})
         session.execute(REMOVE_HEAD, {"key": key})
@@ -274,10 +266,9 @@ class Erasing(Walk):
         """Do the same with the tasks that others gave to an agent meanwhile."""
         found = session.all(TASKS_OF_AGENT, {"key": key, "limit_": MEANWHILE})
         for (task,) in found:
-            if self._erasure(task, [text for text, _ in by([key])])(session) >= ENTRIES:
+            if self._erasure(task, [text for text, _ in by([key])])(session, report) >= ENTRIES:
                 return False
-            EMPTY_EXECUTED(session, task)
-            report.of("tasks").emptied += 1
+            report.of("tasks").emptied += EMPTY_EXECUTED(session, task)
         return len(found) < MEANWHILE
 
     def end_agent(self, key: str, *, subject: bool) -> bool:
@@ -293,13 +284,13 @@ class Erasing(Walk):
             session.execute(REMOVE_AGENT, {"key": key})
             report.of("agents").removed += there
             if subject:
-                record.finish(session, report)
+                report.finished_at = session.now()
             return True
 
-        return self._end("agents", body)
+        return self.write("agents", body)
 
     def end_session(self, key: str, *, but: str | None) -> bool:
-        """Remove the conversation, unless something came meanwhile; note how far the run is."""
+        """Remove the conversation, unless something came meanwhile."""
 
         def body(session: Session, report: ForgetReport) -> bool:
             if session.first(HOLD_SESSION, {"key": key}) is None:
@@ -313,10 +304,9 @@ class Erasing(Walk):
                 return False
             SessionRepository.purge(_SESSIONS_OPERATIONS, session, key)
             report.of("sessions").removed += 1
-            record.Progress(report)(session)
             return True
 
-        return self._end("sessions", body)
+        return self.write("sessions", body)
 
     def end_user(self, key: str) -> bool:
         """Remove the person, unless there is a session again; the run has come to its end."""
@@ -329,10 +319,10 @@ class Erasing(Walk):
                 return False
             session.execute(REMOVE_USER, {"key": key})
             report.of("users").removed += there
-            record.finish(session, report)
+            report.finished_at = session.now()
             return True
 
-        return self._end("users", body)
+        return self.write("users", body)
 
     def tidy(self) -> None:
         """Merge the full-text table, which keeps the words of what was removed until then."""
@@ -344,16 +334,23 @@ class Erasing(Walk):
             number = MERGED
 
 
-class _Timed:
-    """A step, with the time that it took."""
+class _Step:
+    """One step: what it counted, what the run has counted with it, and the time that it took."""
 
-    def __init__(self, body: Callable[[Session], Any]) -> None:
+    def __init__(self, body: Callable[[Session, ForgetReport], Any], run: Run) -> None:
         self._body = body
+        self._run = run
+        self.counted = ForgetReport("", dry_run=False)
+        self.total: Counts | None = None
         self.seconds = 0.0
 
     def __call__(self, session: Session) -> Any:
         began = time.perf_counter()
-        found = self._body(session)
+        # The body may run more than once.
+        self.counted = ForgetReport("", dry_run=False)
+        found = self._body(session, self.counted)
+        changes = self.counted.rows or self.counted.finished_at is not None
+        self.total = self._run.add(session, self.counted) if changes else None
         self.seconds = time.perf_counter() - began
         return found
 
@@ -364,11 +361,18 @@ class _Merge:
     def __init__(self, pages: int) -> None:
         self._pages = pages
 
-    def __call__(self, session: Session) -> bool:
+    def __call__(self, session: Session, _: ForgetReport) -> bool:
         before = session.all(CHANGES)[0][0]
         session.execute(MERGE, {"pages": self._pages})
         # The command itself counts as one.
         return bool(session.all(CHANGES)[0][0] - before >= 2)
+
+
+def _count(report: ForgetReport, rows: Rows, taken: int) -> None:
+    if rows.goes:
+        report.of(rows.table.name).removed += taken
+    else:
+        report.of(rows.table.name).emptied += taken
 
 
 def _cancel(session: Session, key: str) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+Counts = Mapping[str, Mapping[str, int]]
+"""By table what became of its rows, as a run keeps it."""
 
 
 @dataclass(slots=True)
@@ -50,6 +54,14 @@ class ForgetReport:
     def of(self, table: str) -> Erased:
         """Return what became of a table's rows."""
         return self.tables.setdefault(table, Erased())
+
+    def add(self, counts: Counts) -> None:
+        """Add what a run has kept."""
+        for name, numbers in counts.items():
+            erased = self.of(name)
+            erased.removed += numbers["removed"]
+            erased.emptied += numbers["emptied"]
+            erased.named += numbers["named"]
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the numbers, as the run keeps them."""

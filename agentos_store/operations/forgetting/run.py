@@ -45,16 +45,16 @@ def forget(
             return counted
     receipt = secrets.token_hex(16)
     report = ForgetReport(kind, dry_run=False, receipt=receipt)
-    beginning = record.Beginning(kind, key, receipt, by)
-    report.run_id = backend.run(Access.WRITE, "forget", beginning, repeatable=True)
-    record.resume(report, beginning.counts)
-    erasing = Erasing(backend, report, progress)
+    run = record.Run(kind, key, receipt, by)
+    run.id, counts = backend.run(Access.WRITE, "forget", run.begin, repeatable=True)
+    report.run_id = run.id
+    report.add(counts)
     try:
-        _walk(erasing, kind, key)
+        _walk(Erasing(backend, report, run, progress), kind, key)
     except Exception as fault:
         # Its text may quote a row.
-        note = record.Progress(report, type(fault).__name__)
-        backend.run(Access.WRITE, "forget", note, repeatable=True)
+        name = type(fault).__name__
+        backend.run(Access.WRITE, "forget", lambda session: run.fail(session, name), repeatable=True)
         raise
     return report
 

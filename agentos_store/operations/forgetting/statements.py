@@ -140,13 +140,14 @@ class Emptying:
     """Empties one agent or one task that stays; ``executed``: only what an agent that is forgotten made of the task."""
 
     def __init__(self, table: Table, link: Link) -> None:
+        self.table = table
         (key,) = table.primary_key
         is_it = key == bindparam("key", type_=key.type)
         self._statement: Statement[Any] = Statement(update(table).where(is_it).values(emptying(table, link)))
 
-    def __call__(self, session: Session, key: str) -> None:
-        """Empty the row."""
-        session.execute(self._statement, {"key": key, "now": session.now()})
+    def __call__(self, session: Session, key: str) -> int:
+        """Empty the row, and return how many there were."""
+        return session.execute(self._statement, {"key": key, "now": session.now()})
 
 
 def _link(table: str, owner: Owner) -> Link:

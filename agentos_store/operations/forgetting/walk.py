@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy import MetaData, Table, bindparam, exists, func, literal, or_, select
 
-from agentos_store.agents.models import Agent
+from agentos_store.agents.models import Agent, Snapshot
+from agentos_store.conversations.context_models import Context
 from agentos_store.conversations.message_models import Message
 from agentos_store.conversations.models import Session as Conversation
 from agentos_store.conversations.models import User
@@ -18,11 +19,13 @@ from agentos_store.engine.backend import Backend
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
 from agentos_store.errors import ConflictError
+from agentos_store.events.models import Event
 from agentos_store.operation import Access
 from agentos_store.operations.forgetting.classification import ACTORS, Owner
 from agentos_store.operations.forgetting.statements import Naming, Owned, by
 from agentos_store.tasks.link_models import TaskDependency
 from agentos_store.tasks.models import Task, TaskAudit
+from agentos_store.tasks.verification import LEAST
 
 PAGE = 200
 """Keys of owners that are read at once."""
@@ -108,12 +111,12 @@ class Walk:
 
     def task(self, key: str) -> None:
         """Walk over a task of somebody's own conversation."""
-        standing = self.ask(lambda session: standing_of(session, key))
-        if standing is None:
-            return
-        if standing.shared:
-            self.cancel(key, standing)
         for _ in range(ROUNDS):
+            standing = self.ask(lambda session: standing_of(session, key))
+            if standing is None:
+                return
+            if standing.shared:
+                self.cancel(key, standing)
             self.rows(Owner.TASK, key, stays=standing.shared)
             self.audits(key, shared=standing.shared)
             if self.end_task(key, shared=standing.shared):
@@ -126,9 +129,15 @@ class Walk:
             if not actor.agents_only or agents:
                 self.naming(naming, names)
         texts = [text for text, _ in by(names)]
-        last = self.ask(lambda session: session.all(_LAST_AUDIT)[0][0]) or 0
-        for after in range(0, last, LOOKED_AT):
-            self.naming_audits(after, after + LOOKED_AT, texts)
+        last: int | None = self.ask(lambda session: session.all(_LAST_AUDIT)[0][0])
+        after = LEAST
+        while last is not None and after < last:
+            # By what there is, for numbers may lie far apart.
+            upto: int | None = self.ask(partial(_next_audits, after=after))
+            if upto is None:
+                return
+            self.naming_audits(after, upto, texts)
+            after = upto
 
     # --- what is read on the way
 
@@ -230,8 +239,14 @@ def standing_of(session: Session, task: str) -> Standing | None:
     return None if found is None else Standing(bool(found[0]), found[1])
 
 
+def _next_audits(session: Session, after: int) -> int | None:
+    """Return up to which number audit entries are looked at next; None when those behind this one are gone."""
+    found: int | None = session.all(_NEXT_AUDITS, {"after": after, "size": LOOKED_AT})[0][0]
+    return found
+
+
 class _IsShared:
-    """Whether an agent has worked in a conversation that is not this person's."""
+    """Whether an agent has worked in a conversation that is not this person's, be it only on a task of it."""
 
     def __init__(self, agent_id: str, user: str) -> None:
         self._values = {"key": agent_id, "user": user}
@@ -262,6 +277,14 @@ _STANDING: Statement[Any] = Statement(
     select(or_(_TASKS.c.project_id.is_not(None), _NEEDED), _TASKS.c.status).where(_TASKS.c.task_id == _KEY)
 )
 _LAST_AUDIT: Statement[Any] = Statement(select(func.max(_AUDITS.c.audit_id)))
+_NEXT = (
+    select(_AUDITS.c.audit_id)
+    .where(_AUDITS.c.audit_id > bindparam("after", type_=_AUDITS.c.audit_id.type))
+    .order_by(_AUDITS.c.audit_id)
+    .limit(bindparam("size"))
+    .subquery("next")
+)
+_NEXT_AUDITS: Statement[Any] = Statement(select(func.max(_NEXT.c.audit_id)))
 
 
 def _elsewhere(table: Table) -> Statement[Any]:
@@ -271,4 +294,4 @@ def _elsewhere(table: Table) -> Statement[Any]:
     return Statement(select(literal(1)).select_from(joined).where(table.c.agent_id == _KEY, others).limit(literal(1)))
 
 
-_ELSEWHERE = tuple(map(_elsewhere, (Message.table(), ToolCallRecord.table())))
+_ELSEWHERE = tuple(_elsewhere(model.table()) for model in (Message, ToolCallRecord, Task, Context, Snapshot, Event))

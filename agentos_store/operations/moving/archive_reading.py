@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
+from agentos_store.engine.sqlite.backend import find_open
 from agentos_store.errors import (
     DamagedFileError,
     InvalidValueError,
@@ -47,6 +48,10 @@ _NAME_AT = 30
 
 def is_archive(path: Path) -> bool:
     """Tell by its first bytes whether the file is, or was once, an archive of this store."""
+    if find_open(path) is not None:
+        # It is a database. Whoever opens and closes it frees the locks that SQLite has on it in this process, and
+        # another process would then take its log away.
+        return False
     with reading(path) as file:
         head = file.read(_NAME_AT + len(ABOUT_FILE))
     return head.startswith(_LOCAL_HEADER) and head[_NAME_AT:] == ABOUT_FILE.encode()

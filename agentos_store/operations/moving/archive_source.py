@@ -136,8 +136,9 @@ def restore_archive(
         manifest = archive.manifest
         if manifest.revision != HEAD:
             why = (
-                f"{path} is of revision {manifest.revision}, and this code reads archives of {HEAD}; restore it with"
-                f" agentos-store {manifest.program}, which made it, and upgrade the database then"
+                f"{path} is of revision {manifest.revision}, and this code restores archives of {HEAD}; restore it with"
+                f" an agentos-store of that revision (agentos-store {manifest.program} made it), and give the database"
+                " 'agentos-store db upgrade' then"
             )
             raise SchemaMismatchError(found=manifest.revision, expected=HEAD, why=why)
         return move(ArchiveSource(archive), target, restart=restart, replace=replace, progress=progress)

@@ -82,10 +82,19 @@ def begin(target: Target, *, restart: bool, replace: bool) -> bool:
     return False
 
 
-def end(target: Target) -> None:
-    """Take the mark off: from now on the database can be opened."""
+@contextlib.contextmanager
+def ending(target: Target) -> Iterator[None]:
+    """Let nobody write there, and take the mark off at the end of the block: from then on the database can be opened.
+
+    Who had it open before it was marked writes there all the same; what is read in the block is what will be there.
+    """
     with locked_connection(target) as connection:
         place = _prefix(target)
+        if target.schema is not None:
+            # Of an SQLite file the connection is the only one that may write.
+            listed = ", ".join(f"{place}{quote_name(table.name)}" for table in moved_tables())
+            connection.execute(text(f"LOCK TABLE {listed} IN SHARE MODE"))
+        yield
         connection.execute(text(f"DROP TABLE {place}{PROGRESS}"))
         if target.schema is not None:
             # The planner knows nothing of the rows yet, and its own helper comes only in minutes.

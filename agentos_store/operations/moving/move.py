@@ -2,7 +2,8 @@
 
 It goes through these stages, in which a kill at any point costs nothing but the batch that was being written: the rows
 are written, then linked where they refer to each other in circles; what the source knows beside its rows is set; what
-is searched is indexed; what was written is read back and compared; the audit trails are verified.
+is searched is indexed; the audit trails are verified; and while nobody else can write there, what was written is read
+back and compared, and the mark goes.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ Progress = Callable[[str, int, int], None]
 
 INDEXED = 200
 """Documents that are indexed in one transaction."""
+
+INDEXED_MESSAGES = 1_000
+"""They are short, and nobody waits for them: fewer and larger pieces of an index are less work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +89,9 @@ def move(
             work.link()
             work.set_facts()
             work.index()
-            work.compare(hashes)
             broken = work.verify_audits()
-        marking.end(target)
+            with marking.ending(target):
+                work.compare(hashes)
     return MoveReport(source.name, target.describe(), hashes, resumed, broken, time.monotonic() - began)
 
 
@@ -173,7 +177,10 @@ class _Move:
                 if found != hashes[table.name]:
                     differing.append(f"{table.name} ({found.rows:,} rows, {hashes[table.name].rows:,} in the source)")
         if differing:
-            why = f"what is read back is not what was written: {', '.join(differing)}; start again with restart"
+            why = (
+                f"what is read back is not what was written: {', '.join(differing)}; unless somebody else wrote there,"
+                " the disk is at fault; start again with restart"
+            )
             raise ConflictError("database", self._backend.describe(), why)
 
     def verify_audits(self) -> Sequence[str]:
@@ -203,4 +210,4 @@ def _indexing(source: Documents[Any], after: str) -> Callable[[Session], tuple[i
 
 
 def _indexing_messages(after: str) -> Callable[[Session], tuple[str | None, int]]:
-    return lambda session: message_index.index_some(session, after, None, wait=False)
+    return lambda session: message_index.index_some(session, after, None, wait=False, most=INDEXED_MESSAGES)

@@ -6,7 +6,7 @@ goes on behind the last whole batch; and of two moves that were at work at once,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Column, MetaData, Table, bindparam, insert, select, update
@@ -67,14 +67,7 @@ class Writer:
                 raise ConflictError("database", self._backend.describe(), "another copy or restore is at work there")
             _insert(session, table, batch.rows)
 
-        where = f"{table.name}, rows {reached.rows + 1:,} to {after.rows:,}"
-        try:
-            self._backend.run(Access.WRITE, f"move {table.name}", body, repeatable=True)
-        except IntegrityViolation as violation:
-            why = f"what is there refuses them ({violation.constraint or violation.kind})"
-            raise ConflictError("table", where, why) from None
-        except InvalidValueError as error:
-            raise InvalidValueError(where, error.why) from None
+        self._run(table, f"rows {reached.rows + 1:,} to {after.rows:,}", body)
         return after
 
     def link(self, table: MovedTable, rows: Sequence[Row]) -> None:
@@ -87,9 +80,18 @@ class Writer:
         ]
         if values:
             statement = _LINKS[table.name]
-            self._backend.run(
-                Access.WRITE, f"move {table.name}", lambda s: s.execute_many(statement, values), repeatable=True
-            )
+            which = f"what {', '.join(table.names[i] for i in table.late)} of some rows refer to"
+            self._run(table, which, lambda session: session.execute_many(statement, values))
+
+    def _run(self, table: MovedTable, which: str, body: Callable[[Session], object]) -> None:
+        where = f"{table.name}, {which}"
+        try:
+            self._backend.run(Access.WRITE, f"move {table.name}", body, repeatable=True)
+        except IntegrityViolation as violation:
+            why = f"what is there refuses them ({violation.constraint or violation.kind})"
+            raise ConflictError("table", where, why) from None
+        except InvalidValueError as error:
+            raise InvalidValueError(where, error.why) from None
 
 
 def _insert(session: Session, table: MovedTable, rows: Sequence[Row]) -> None:

@@ -58,6 +58,8 @@ class Catalogue:
     def _read(self, number: int) -> None:
         pages = self._forest.pages
         page = pages.page(number)
+        if page.missing:
+            self.is_whole = False
         for cell in page.cells:
             try:
                 entry = pages.record(page, cell)
@@ -94,7 +96,7 @@ class Catalogue:
         for name, (_, columns) in sound.items():
             entry = self.entries.get(("table", name))
             root, made = (entry[1], entry[2]) if entry is not None else (None, None)
-            own = None if made is None else columns_of(name, made)
+            own = None if made is None else _ours(columns, columns_of(name, made))
             indexes = {
                 index: (where, condition is None or " WHERE " not in condition.upper())
                 for (kind, index), (table, where, condition) in self.entries.items()
@@ -130,6 +132,17 @@ def read_sound(path: Path) -> dict[str, tuple[str, Sequence[Column]]]:
             " (SELECT 1 FROM sqlite_master AS v WHERE v.sql LIKE 'CREATE VIRTUAL%' AND t.name GLOB v.name || '_*')"
         ).fetchall()
     return {name: (made, columns_of(name, made) or ()) for name, made in found if name != VERSION}
+
+
+def _ours(sound: Sequence[Column], found: Sequence[Column] | None) -> Sequence[Column] | None:
+    """Return the columns in the order of the file; None when it has one that is not ours, so that its text is damaged.
+
+    A changed letter of a name leaves a statement that SQLite takes; only the values would be left without a place.
+    """
+    ours = {column.name: column for column in sound}
+    if found is None or any(column.name not in ours for column in found):
+        return None
+    return [ours[column.name] for column in found]
 
 
 def columns_of(table: str, made: str) -> Sequence[Column] | None:

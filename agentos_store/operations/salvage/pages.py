@@ -7,6 +7,8 @@ log beside it lies on top of its pages, up to the first frame whose checksum is 
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +40,8 @@ class Page:
     """Where its cells begin."""
     right: int
     """The last child of an inner page."""
+    missing: int = 0
+    """Rows of a leaf of which it cannot be told where they are, or which do not stand in their order."""
 
 
 class Pages:
@@ -106,11 +110,28 @@ class Pages:
             or (is_inner and not count)
         ):
             raise DamageError
-        cells = struct.unpack_from(f">{count}H", data, first)
-        if any(not end <= cell <= self.usable - 4 for cell in cells) or len(set(cells)) != count:
+        written = struct.unpack_from(f">{count}H", data, first)
+        cells = [cell for cell in dict.fromkeys(written) if end <= cell <= self.usable - 4]
+        if kind == TABLE_LEAF:
+            cells = self._in_order(data, cells)
+        if len(cells) < count and (kind != TABLE_LEAF or len(cells) * 2 < count):
             raise DamageError
         right = struct.unpack_from(">I", data, start + 8)[0] if is_inner else 0
-        return Page(number, kind, data, cells, right)
+        return Page(number, kind, data, cells, right, count - len(cells))
+
+    def _in_order(self, data: bytes, cells: Sequence[int]) -> list[int]:
+        """Return the cells of a leaf but for those whose number is out of order: a wrong byte costs a row, not all."""
+        numbered = []
+        for cell in cells:
+            with contextlib.suppress(DamageError):
+                numbered.append((_number(data, cell), cell))
+        kept: list[tuple[int, int]] = []
+        for each, following in itertools.zip_longest(numbered, numbered[1:]):
+            last = kept[-1][0] if kept else -(2**63) - 1
+            # Where the next one fits and this one stands before it no more, this one is wrong.
+            if last < each[0] and (following is None or each[0] < following[0] or following[0] <= last):
+                kept.append(each)
+        return [cell for _, cell in kept]
 
     def children(self, page: Page) -> Iterator[tuple[int, int | None]]:
         """Yield the children of an inner page, each with the key up to which it reaches; of an index without keys."""
@@ -121,8 +142,7 @@ class Pages:
 
     def rowid(self, page: Page, cell: int) -> int:
         """Return the number of the row in a cell of a table's leaf."""
-        _, at = varint(page.data, cell)
-        return signed(varint(page.data, at)[0])
+        return _number(page.data, cell)
 
     def record(self, page: Page, cell: int) -> list[object]:
         """Return the values in a cell; DamageError when it cannot be what was written."""
@@ -219,7 +239,8 @@ class _Log:
             at = self._file.tell()
             frame = self._file.read(_FRAME_HEADER + size)
             if len(frame) < _FRAME_HEADER + size or frame[8:16] != salt:
-                # What lies there is left from an earlier round of the log.
+                # What lies there is left from an earlier round of the log, unless more of this round comes behind it.
+                self.ends_early = self._goes_on(size, salt)
                 return
             sums = _checksum(frame[:8], order, sums)
             sums = _checksum(frame[_FRAME_HEADER:], order, sums)
@@ -232,6 +253,13 @@ class _Log:
                 self.frames.update(pending)
                 self.pages = pages
                 pending.clear()
+
+    def _goes_on(self, size: int, salt: bytes) -> bool:
+        assert self._file is not None
+        while frame := self._file.read(_FRAME_HEADER + size):
+            if frame[8:16] == salt:
+                return True
+        return False
 
     def read(self, at: int) -> bytes:
         """Return the page in a frame."""
@@ -278,6 +306,11 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
         return value << 8 | data[at + 8], at + 9
     except IndexError:
         raise DamageError from None
+
+
+def _number(data: bytes, cell: int) -> int:
+    _, at = varint(data, cell)
+    return signed(varint(data, at)[0])
 
 
 def signed(value: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from agentos_store.engine.sqlite.connection import DIALECT
 from agentos_store.errors import InvalidValueError
 from agentos_store.models import metadata
 from agentos_store.operations.salvage.catalogue import Column, Found
-from agentos_store.operations.salvage.pages import DamageError, Page
+from agentos_store.operations.salvage.pages import INDEX_INNER, INDEX_LEAF, DamageError, Page
 from agentos_store.operations.salvage.trees import GREATEST, LEAST, Forest, Hole, Tree
 
 EXAMPLES = 20
@@ -38,12 +39,26 @@ class Reading:
         self.found = found
         self._forest = forest
         self._pages = forest.pages
-        self.tree = forest.table(found.root) if found.root else Tree(holes=[Hole(0, LEAST - 1, GREATEST)])
+        self.tree = forest.table(found.root) if found.root else Tree()
+        if not found.root or (self._is_empty() and self._has_keys()):
+            # Another page, which is sound, may have been written to the place of the root.
+            self.tree = Tree(holes=[Hole(found.root or 0, LEAST - 1, GREATEST)])
         self.gate = Gate(found)
         self.seen: set[int] | None = set() if self.tree.holes else None
         """The numbers of the rows that were read; None while no row of the table is missing."""
         self.broken = 0
         """Rows whose page could be read and whose values could not."""
+
+    def _is_empty(self) -> bool:
+        return self.tree.is_whole and not any(self._pages.page(number).cells for number in self.tree.leaves)
+
+    def _has_keys(self) -> bool:
+        for root, has_all in self.found.indexes.values():
+            with contextlib.suppress(DamageError):
+                page = self._pages.page(root)
+                if has_all and page.cells and page.kind in {INDEX_INNER, INDEX_LEAF}:
+                    return True
+        return False
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """Yield each row that can be reached, with its number."""
@@ -52,6 +67,7 @@ class Reading:
 
     def of_page(self, page: Page) -> Iterator[tuple[int, Row]]:
         """Yield the rows of a leaf."""
+        self.broken += page.missing
         for cell in page.cells:
             number = self._pages.rowid(page, cell)
             try:
@@ -96,7 +112,8 @@ class Reading:
                     except (DamageError, ValueError):
                         is_whole = False
                         continue
-                    if not isinstance(number, int):
+                    if not isinstance(number, int) or number < 1:
+                        # The first row has the number 1; a page of which the end is missing reads as zeros.
                         is_whole = False
                         continue
                     if is_key:

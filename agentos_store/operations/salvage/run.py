@@ -21,6 +21,7 @@ from agentos_store.errors import AlreadyExistsError, DamagedFileError, LockTimeo
 from agentos_store.knowledge import replacing as knowledge
 from agentos_store.memory import items as memory
 from agentos_store.migrate.revisions import check_known
+from agentos_store.migrate.revisions import known as known_revisions
 from agentos_store.migrate.target import Target
 from agentos_store.migrate.upgrade import upgrade
 from agentos_store.operation import Access, Blocking
@@ -66,12 +67,13 @@ def salvage_sqlite(
     with workshop(place) as folder:
         left_out = LeftOut(folder / "left-out")
         try:
-            with Pages(_without_journal(source, folder)) as pages:
+            with looking.unchanged(source, Path(f"{source}-wal")), Pages(_without_journal(source, folder)) as pages:
                 forest = Forest(pages)
                 catalogue = Catalogue(forest)
                 if not any(kind == "table" for kind, _ in catalogue.entries):
                     raise DamagedFileError(str(source), "nothing of a store's schema can be read; restore a backup")
-                found = _revision(forest, catalogue)
+                written = _revision(forest, catalogue)
+                found = _meant(written)
                 check_known(found, where=str(source))
                 new = new_file(folder, "new")
                 settings = _settings(settings)
@@ -84,6 +86,8 @@ def salvage_sqlite(
             notes.append("a part of the schema's own pages was lost; tables were told by what their rows look like")
         if found is None:
             notes.append(f"the revision could not be read; the rows were taken for those of {HEAD}")
+        if found != written:
+            notes.append(f"the revision was damaged and taken for {found}")
         if found is not None and found != HEAD:
             upgrade(Target.of(URL.create("sqlite", database=str(new)), settings=settings), HEAD)
         repaired, audits = _finish(new, settings)
@@ -92,7 +96,12 @@ def salvage_sqlite(
         if has_left_out:
             (folder / "left-out").chmod(0o600)
             publish(folder / "left-out", beside, replace=False)
-        publish(new, place, replace=False)
+        try:
+            publish(new, place, replace=False)
+        except BaseException:
+            if has_left_out:
+                beside.unlink()
+            raise
         return SalvageReport(
             path=str(source),
             target=str(place),
@@ -108,11 +117,12 @@ def salvage_sqlite(
 
 
 def _check(source: Path, place: Path) -> None:
-    if not source.is_file():
+    if not looking.is_file(source):
         raise NotFoundError("file", str(source))
-    for name in (place, Path(f"{place}.left-out.jsonl"), Path(f"{place}-wal")):
-        if os.path.lexists(name):
-            raise AlreadyExistsError("file", str(name))
+    for ending in ("", ".left-out.jsonl", *looking.BESIDE):
+        # What is left beside a name counts as a part of whatever file gets it.
+        if os.path.lexists(f"{place}{ending}"):
+            raise AlreadyExistsError("file", f"{place}{ending}")
     if find_open(source) is not None:
         raise UsageError(f"this process has {source} open; close the store first")
     if looking.is_held(source):
@@ -138,6 +148,9 @@ def _without_journal(source: Path, folder: Path) -> Path:
     shutil.copyfile(journal, f"{copy}-journal")
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(copy)) as raw:
         raw.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    log = Path(f"{source}-wal")
+    if log.is_file():
+        shutil.copyfile(log, f"{copy}-wal")
     return copy
 
 
@@ -151,6 +164,14 @@ def _revision(forest: Forest, catalogue: Catalogue) -> str | None:
                 if isinstance(revision, str):
                     return revision
     return None
+
+
+def _meant(revision: str | None) -> str | None:
+    """Return the revision that a text was before a byte or two of it were changed; any other one as it is."""
+    for each in known_revisions():
+        if revision and len(each) == len(revision) and sum(map(str.__ne__, each, revision)) <= 2:
+            return each
+    return revision
 
 
 def _fill(
@@ -168,13 +189,13 @@ def _fill(
                 _keep(file, reading, reading.rows(), told[reading.found.name])
             done += len(reading.tree.leaves)
             tell("salvage", done, steps)
-        known = {each.found.name: each.known() for each in readings if each.tree.holes}
-        for reading, rows in _strays(forest, readings, known):
+        indexed = {each.found.name: each.known() for each in readings if each.tree.holes}
+        for reading, rows in _strays(forest, readings, indexed):
             if reading.found.name in told:
                 _keep(file, reading, rows, told[reading.found.name])
         for reading in readings:
             if reading.found.name in told:
-                _count_lost(reading, known.get(reading.found.name), told[reading.found.name])
+                _count_lost(reading, indexed.get(reading.found.name), told[reading.found.name])
         file.mend_links(told)
         for name, number in last_numbers.items():
             if name in told:

@@ -64,6 +64,7 @@ class Forest:
             number, above, upto = todo.pop()
             try:
                 page = self._take(number, TABLE_INNER, TABLE_LEAF)
+                _check_filled(page, root)
                 if page.kind == TABLE_LEAF:
                     _check_order(self.numbers(page), above, upto)
                     tree.leaves.append(number)
@@ -84,6 +85,7 @@ class Forest:
             number = todo.pop()
             try:
                 page = self._take(number, INDEX_INNER, INDEX_LEAF)
+                _check_filled(page, root)
                 if page.kind == INDEX_INNER:
                     todo.extend(child for child, _ in self.pages.children(page))
                 found.append(number)
@@ -98,7 +100,7 @@ class Forest:
                 continue
             try:
                 page = self.pages.page(number)
-                if page.kind == TABLE_LEAF and page.cells:
+                if page.kind == TABLE_LEAF and page.cells and not page.missing:
                     _check_order(self.numbers(page), LEAST - 1, GREATEST)
                     yield page
             except DamageError:
@@ -127,6 +129,12 @@ class Forest:
             children.append((child, above, end))
             above = end
         return children
+
+
+def _check_filled(page: Page, root: int) -> None:
+    if not page.cells and page.number != root:
+        # Only a root may be empty: another page was written to this place.
+        raise DamageError
 
 
 def _check_order(numbers: Sequence[int], above: int, upto: int) -> None:
