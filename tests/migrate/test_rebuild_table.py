@@ -65,7 +65,7 @@ def test_alembic_s_own_batch_mode_refuses_a_table_that_another_s_trigger_names(t
             with operations.batch_alter_table("tasks", recreate="always"):
                 pass
 
-    with pytest.raises(Exception, match="tr_(task_audits|guardian_verdicts)_no_delete"):
+    with pytest.raises(Exception, match=r"tr_(task_audits|guardian_verdicts)_no_delete"):
         rebuild()
 
 

@@ -185,7 +185,7 @@ def test_a_bookmark_is_refused_by_what_was_restored_and_numbers_go_on(
 ) -> None:
     for number in range(3):
         store.events.log(event_type=f"e{number}", channel="monitor", data={})
-    with store.events.subscribe(from_start=True, timeout=0) as found:
+    with store.events.subscribe(from_start=True, timeout=20) as found:
         bookmark = next(iter(found)).bookmark
     store.backup(tmp_path / "a.zip")
     store.events.log(event_type="later", channel="monitor", data={})
