@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
@@ -380,3 +381,30 @@ def raw(url: str, pytestconfig: pytest.Config) -> Iterator[Callable[..., list[tu
 
     with contextlib.closing(connection):
         yield run
+
+
+@pytest.fixture
+def own_transactions_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no transaction of another database keep events back: other tests run on the same server.
+
+    Whoever looks how far the order can be read looks again as long as it is such a transaction that is in the way.
+    """
+    from agentos_store.events import order
+
+    look = order.look
+
+    def look_past_strangers(session: Any, origin: str) -> Any:
+        found = look(session, origin)
+        deadline = time.monotonic() + 20
+        while found is not None and found.behind and time.monotonic() < deadline:
+            holders = session._connection.cursor.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE backend_xid::text = %s AND datname = current_database()",
+                [str(found.horizon % 2**32)],
+                prepare=False,
+            )
+            if holders.fetchone() is not None:
+                break
+            found = look(session, origin)
+        return found
+
+    monkeypatch.setattr(order, "look", look_past_strangers)

@@ -33,6 +33,8 @@ from agentos_store.operations.moving.move import MoveReport
 from agentos_store.testing import reset_schema
 from tests.operations.moving import compared, counts_of, fill_store
 
+pytestmark = pytest.mark.usefixtures("own_transactions_only")
+
 
 @pytest.fixture(scope="module")
 def filled(

@@ -11,6 +11,8 @@ import pytest
 from agentos_store import StaleBookmarkError, Store
 from agentos_store.operations.moving.copying import copy_store
 
+pytestmark = pytest.mark.usefixtures("own_transactions_only")
+
 
 def following(store: Store, bookmark: str | None = None) -> list[tuple[str, str]]:
     """Return the events that come, each with the bookmark behind it."""

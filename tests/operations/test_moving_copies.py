@@ -29,6 +29,8 @@ from agentos_store.testing import reset_schema
 from agentos_store.testing.registries import make_registry
 from tests.operations.moving import counts_of, fill_store
 
+pytestmark = pytest.mark.usefixtures("own_transactions_only")
+
 SAMPLES = Path(__file__).parents[2].parent / "shared" / "data"
 
 Raw = Callable[..., list[tuple[Any, ...]]]
