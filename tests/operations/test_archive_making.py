@@ -29,6 +29,9 @@ from agentos_store import (
 from agentos_store.operations.moving.archive_source import ArchiveReport
 from tests.engine.gather import PROCESSES, threads, wait_for
 from tests.operations.moving import fill_store
+from tests.standing import owners_work
+
+pytestmark = owners_work
 
 MANY = bool(os.environ.get("AGENTOS_STORE_MANY"))
 MESSAGES, IN_SESSION, IMAGE = (1_000_000, 10_000, 480) if MANY else (5_000, 1_000, 8_000)

@@ -32,8 +32,9 @@ from agentos_store.operations.moving.archive_source import ArchiveReport
 from agentos_store.operations.moving.move import MoveReport
 from agentos_store.testing import reset_schema
 from tests.operations.moving import compared, counts_of, fill_store
+from tests.standing import owners_work
 
-pytestmark = pytest.mark.usefixtures("own_transactions_only")
+pytestmark = [pytest.mark.usefixtures("own_transactions_only"), owners_work]
 
 
 @pytest.fixture(scope="module")

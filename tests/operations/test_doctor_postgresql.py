@@ -29,6 +29,9 @@ from tests.events.bouncer import bouncer
 from tests.knowledge.shelf import pieces
 from tests.operations.looks import asides
 from tests.operations.test_doctor import facts, no_drift
+from tests.standing import own_session, owners_work
+
+pytestmark = [own_session, owners_work]
 
 __all__ = ["no_drift"]
 

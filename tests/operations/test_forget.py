@@ -23,6 +23,7 @@ from agentos_store.operations.forgetting.classification import ACTORS, TABLES, E
 from agentos_store.operations.forgetting.erasing import Erasing
 from agentos_store.operations.forgetting.report import subject_of
 from tests.operations.forgotten import OTHER, USER, World, an_agent, left_in_files, left_in_rows, person
+from tests.standing import own_session, owners_work
 
 Raw = Callable[..., list[tuple[Any, ...]]]
 
@@ -418,6 +419,7 @@ def test_whoever_begins_anew_for_ever_is_told(store: Store, monkeypatch: pytest.
     assert not store.users.exists(USER)
 
 
+@owners_work
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 def test_no_file_of_the_server_keeps_a_word_once_its_statistics_are_made_anew(
     store: Store, world: World, raw: Raw
@@ -444,6 +446,7 @@ def test_no_file_of_the_server_keeps_a_word_once_its_statistics_are_made_anew(
     assert files() == set()
 
 
+@own_session
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 def test_a_role_that_may_not_erase_audits_is_refused_before_anything_is_erased(
     store: Store, url: str, raw: Raw

@@ -20,6 +20,9 @@ from agentos_store.testing.postgres import connect
 from tests.engine.gather import threads, wait_for
 from tests.engine.test_fork import in_child
 from tests.operations.looks import SOON, asides, assert_told
+from tests.standing import own_session, owners_work
+
+pytestmark = [own_session, owners_work]
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from agentos_store.tasks.models import Task
 from tests.engine.gather import threads, wait_for
 from tests.engine.probe import fail, probe
 from tests.engine.test_fork import in_child
+from tests.standing import owners_work
 
 THREADS, CALLS = 16, 25
 
@@ -280,6 +281,7 @@ def test_what_was_never_analysed_is_estimated_too(store: Store, raw: Any, backen
     assert found == Count(30, estimated=True)
 
 
+@owners_work
 def test_the_partitions_of_a_table_are_estimated_together(store: Store, raw: Any) -> None:
     if not store.capabilities.partitions:
         return

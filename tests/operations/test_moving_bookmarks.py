@@ -10,8 +10,9 @@ import pytest
 
 from agentos_store import StaleBookmarkError, Store
 from agentos_store.operations.moving.copying import copy_store
+from tests.standing import owners_work
 
-pytestmark = pytest.mark.usefixtures("own_transactions_only")
+pytestmark = [pytest.mark.usefixtures("own_transactions_only"), owners_work]
 
 
 def following(store: Store, bookmark: str | None = None) -> list[tuple[str, str]]:

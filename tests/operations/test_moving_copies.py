@@ -28,8 +28,9 @@ from agentos_store.operations.moving.copying import compare_stores, copy_store
 from agentos_store.testing import reset_schema
 from agentos_store.testing.registries import make_registry
 from tests.operations.moving import counts_of, fill_store
+from tests.standing import owners_work
 
-pytestmark = pytest.mark.usefixtures("own_transactions_only")
+pytestmark = [pytest.mark.usefixtures("own_transactions_only"), owners_work]
 
 SAMPLES = Path(__file__).parents[2].parent / "shared" / "data"
 

@@ -15,6 +15,9 @@ from agentos_store.errors import LockTimeoutError
 from agentos_store.operations.retention import Policy
 from tests.engine.gather import open_file, wait_for
 from tests.operations.populated import populate
+from tests.standing import owners_work
+
+pytestmark = owners_work
 
 
 def test_space_comes_back_and_nothing_else_changes(store: Store) -> None:
