@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from agentos_store.cli.output import AsJSON, echo, errors, print_json, print_table
+from agentos_store.cli.output import AsJSON, echo, print_json, print_table
+from agentos_store.cli.stages import stages
 from agentos_store.cli.where import where
 from agentos_store.importers.report import ImportReport
 
@@ -46,13 +46,13 @@ def agentos(
     from agentos_store.importers.agentos.registry import open_registry
 
     # The registry first: a slip in its name should leave no new store behind.
-    with open_registry(path) as registry, where(context).open(create=True) as store, _bars(quiet=as_json) as bars:
+    with open_registry(path) as registry, where(context).open(create=True) as store, stages(quiet=as_json) as progress:
         report = load_registry(
             store,
             registry,
             str(path),
             keep_status=keep_status,
-            progress=_Shown(bars),
+            progress=progress,
             export_rest=export_rest,
             knowledge_project=knowledge_project,
         )
@@ -77,9 +77,9 @@ def aios(
     with (
         open_aios(path, keep_status=keep_status, keep_secrets=keep_secrets) as source,
         where(context).open(create=True) as store,
-        _bars(quiet=as_json) as bars,
+        stages(quiet=as_json) as progress,
     ):
-        report = load_aios(store, source, str(path), progress=_Shown(bars))
+        report = load_aios(store, source, str(path), progress=progress)
     _show(report, "AIOS", as_json=as_json)
 
 
@@ -97,8 +97,8 @@ def chapter14(
     from agentos_store.importers.chapter14.database import open_agent_store
     from agentos_store.importers.chapter14.load import load_agent_store
 
-    with open_agent_store(path) as source, where(context).open(create=True) as store, _bars(quiet=as_json) as bars:
-        report = load_agent_store(store, source, str(path), keep_status=keep_status, progress=_Shown(bars))
+    with open_agent_store(path) as source, where(context).open(create=True) as store, stages(quiet=as_json) as progress:
+        report = load_agent_store(store, source, str(path), keep_status=keep_status, progress=progress)
     _show(report, "Chapter 14", as_json=as_json)
 
 
@@ -121,9 +121,9 @@ def openai(
     with (
         open_transcripts(path, key=key) as file,
         where(context).open(create=True) as store,
-        _bars(quiet=as_json) as bars,
+        stages(quiet=as_json) as progress,
     ):
-        report = load_transcripts(store, file, str(path), progress=_Shown(bars))
+        report = load_transcripts(store, file, str(path), progress=progress)
     _show(report, "OpenAI", as_json=as_json)
 
 
@@ -143,8 +143,8 @@ def kode(
 
     # The directory first: a slip in its name should leave no new store behind.
     source = open_store(path, keep_secrets=keep_secrets)
-    with where(context).open(create=True) as store, _bars(quiet=as_json) as bars:
-        report = load_store(store, source, str(path), progress=_Shown(bars))
+    with where(context).open(create=True) as store, stages(quiet=as_json) as progress:
+        report = load_store(store, source, str(path), progress=progress)
     _show(report, "KODE", as_json=as_json)
 
 
@@ -176,29 +176,3 @@ def _show(report: ImportReport, system: str, *, as_json: bool) -> None:
         print_json(report.to_dict())
     else:
         print_report(report, system)
-
-
-class _Shown:
-    """A bar for each kind of row, from the first news of it on."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, kind: str, done: int, total: int) -> None:
-        if kind not in self._tasks:
-            self._tasks[kind] = self._bars.add_task(kind, total=total)
-        self._bars.update(self._tasks[kind], completed=done, total=total)
-
-
-def _bars(*, quiet: bool) -> Progress:
-    shown = errors()
-    return Progress(
-        TextColumn("{task.description:<14}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=shown,
-        # In a log they would be noise.
-        disable=quiet or not shown.is_terminal,
-    )

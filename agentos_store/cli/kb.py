@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agentos_store import Store
+from agentos_store.cli.consoles import progress_bar
 from agentos_store.cli.exits import FOUND_WRONG
-from agentos_store.cli.output import AsJSON, echo, errors, print_json, print_table
+from agentos_store.cli.output import AsJSON, echo, print_json, print_table
 from agentos_store.cli.where import Where, where
 from agentos_store.errors import NotFoundError
 from agentos_store.importers.files import FilesReport, add_files, find_files, prefix_of, sources_below
@@ -57,7 +57,7 @@ def add(
     files = find_files(paths, selection, encoding=encoding)
     store = _open(where(context), dry_run=dry_run)
     try:
-        with _bar(quiet=as_json) as bar:
+        with progress_bar(quiet=as_json) as bar:
             task = bar.add_task("files", total=len(files.found.files))
             report = add_files(
                 store,
@@ -163,16 +163,3 @@ def _print_report(report: FilesReport) -> None:
         print_table("Read as", ["encoding", "file"], [(encoding, path) for path, encoding in report.encodings])
     if report.skipped:
         print_table("Not brought in", ["file", "why"], report.skipped)
-
-
-def _bar(*, quiet: bool) -> Progress:
-    shown = errors()
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=shown,
-        # In a log it would be noise.
-        disable=quiet or not shown.is_terminal,
-    )

@@ -36,13 +36,6 @@ def console() -> Console:
     return results()
 
 
-def errors() -> Console:
-    """Return the console for progress, which is shown on a terminal only."""
-    from agentos_store.cli.consoles import aside
-
-    return aside()
-
-
 def complain(kind: str, message: str) -> None:
     """Print one line about what went wrong."""
     # That nobody reads it, or can, is no reason to end.

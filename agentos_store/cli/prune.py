@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Annotated
 
 import typer
-from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from agentos_store.cli.consoles import progress_bar
 from agentos_store.cli.moments import duration, parse_duration
-from agentos_store.cli.output import AsJSON, echo, errors, print_json, print_table
+from agentos_store.cli.output import AsJSON, echo, print_json, print_table
 from agentos_store.cli.where import where
 from agentos_store.errors import InvalidValueError
 from agentos_store.operations.retention.policies import Policy, PruneReport
@@ -33,21 +32,11 @@ def prune(
     policy = Policy(
         table=table, older_than=parse_duration(older_than, "older_than"), keep=keep, states=tuple(state or ())
     )
-    with where(context).open() as store, ExitStack() as stack:
-        bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=errors(),
+    with where(context).open() as store, progress_bar(quiet=dry_run or as_json) as bar:
+        told = bar.add_task(table, total=None)
+        report = store.prune(
+            [policy], dry_run=dry_run, confirm=yes, progress=lambda _, rows: bar.update(told, completed=rows)
         )
-        told = stack.enter_context(bar).add_task(table, total=None) if errors().is_terminal and not dry_run else None
-
-        def progress(_: str, rows: int) -> None:
-            if told is not None:
-                bar.update(told, completed=rows)
-
-        report = store.prune([policy], dry_run=dry_run, confirm=yes, progress=progress)
     if as_json:
         print_json(_plain(report))
         return

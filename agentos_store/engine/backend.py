@@ -29,7 +29,17 @@ class OpenTransaction(Protocol):
         """Commit or roll back, and give the connection back."""
 
 
-class Backend(Protocol):
+class Runs(Protocol):
+    """What runs bodies, each in a transaction of its own."""
+
+    def run(self, access: Access, what: str, body: Body, *, repeatable: bool, may_lag: bool = False) -> Any:
+        """Run a body in a transaction of its own, with the retries that the settings allow.
+
+        One that ``may_lag`` may be answered by a replica, which has what this store wrote.
+        """
+
+
+class Backend(Runs, Protocol):
     """One open database."""
 
     @property
@@ -55,12 +65,6 @@ class Backend(Protocol):
     @property
     def settings(self) -> Any:
         """The settings that it was opened with."""
-
-    def run(self, access: Access, what: str, body: Body, *, repeatable: bool, may_lag: bool = False) -> Any:
-        """Run a body in a transaction of its own, with the retries that the settings allow.
-
-        One that ``may_lag`` may be answered by a replica, which has what this store wrote.
-        """
 
     def begin(self, *, read_only: bool) -> OpenTransaction:
         """Begin an explicit transaction."""

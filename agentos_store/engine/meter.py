@@ -126,8 +126,6 @@ class Figures:
     overall: Latency
     lock_waits: int
     slow: int
-    longest_pool_wait: float
-    longest_queue_wait: float
 
 
 class _Tally:
@@ -276,8 +274,6 @@ class Meter:
                 overall.latency(),
                 self._lock_waits,
                 self._slow_ones,
-                self._longest_pool_wait,
-                self._longest_queue_wait,
             )
 
     def _add(self, access: Access, name: str) -> _Counter:

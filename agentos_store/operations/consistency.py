@@ -20,7 +20,7 @@ from agentos_store.conversations.models import QuotaReservation, User
 from agentos_store.conversations.models import Session as Conversation
 from agentos_store.conversations.tool_call_dangling import NOTE, settle, unrecorded
 from agentos_store.conversations.tool_call_models import ToolCallRecord
-from agentos_store.engine.backend import Backend
+from agentos_store.engine.backend import Backend, Runs
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
 from agentos_store.errors import NotFoundError
@@ -69,7 +69,7 @@ class ConsistencyReport:
             self.unlisted += 1
 
 
-def check_consistency(backend: Backend, agent_id: str | None = None) -> ConsistencyReport:
+def check_consistency(backend: Runs, agent_id: str | None = None) -> ConsistencyReport:
     """Return what does not fit together, in the whole store or for one agent and its conversation.
 
     Raises NotFoundError for an unknown agent.
@@ -106,7 +106,7 @@ Mend = Callable[[Session], object]
 Found = Iterator[tuple[Finding, Mend | None]]
 
 
-def _find(backend: Backend, agent_id: str | None) -> Found:
+def _find(backend: Runs, agent_id: str | None) -> Found:
     look = _Look(backend, agent_id)
     yield from _conversations(look)
     yield from _tool_calls(look)
@@ -119,7 +119,7 @@ def _find(backend: Backend, agent_id: str | None) -> Found:
 class _Look:
     """Reads rows in batches: all, or those of one agent."""
 
-    def __init__(self, backend: Backend, agent_id: str | None) -> None:
+    def __init__(self, backend: Runs, agent_id: str | None) -> None:
         self._backend = backend
         self.agent_id = agent_id
         self.session_id: str | None = None

@@ -212,7 +212,9 @@ def test_an_interrupted_run_leaves_whole_files_only_and_can_be_repeated(
         child = start("--url", sqlite_url, "kb", "add", folder, before=HEARS_SIGINT)
         while child.poll() is None and not store.kb.count_sources():
             time.sleep(0.01)
-        child.send_signal(signal.SIGINT)
+        with store.transaction():
+            # It waits in the queue meanwhile, so it cannot be done before the signal is on its way.
+            child.send_signal(signal.SIGINT)
         out, err = child.communicate()
         assert (child.returncode, out) == (130, "")
         assert err == "interrupted: what was committed stays; the command can be repeated\n"

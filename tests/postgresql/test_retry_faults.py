@@ -25,6 +25,7 @@ from agentos_store.testing import PostgresServer
 from agentos_store.testing.postgres import URL_VARIABLE, connect
 from tests.engine.gather import wait_for
 from tests.postgresql.test_server_faults import Admin, Opened, raise_in_server
+from tests.standing import own_session
 
 SET_PRIORITY: Statement[Any] = Statement(
     update(Task.table()).values(priority=bindparam("number", type_=Task.table().c.priority.type))
@@ -117,6 +118,7 @@ def test_a_lock_that_is_let_go_after_the_limit(url: str, admin: Admin) -> None:
     assert told.codes == ["55P03"]
 
 
+@own_session
 def test_a_transaction_that_was_idle_for_too_long(url: str) -> None:
     told, tries = Told(), []
 
@@ -134,6 +136,7 @@ def test_a_transaction_that_was_idle_for_too_long(url: str) -> None:
     assert told.codes == ["25P03"]
 
 
+@own_session
 def test_too_many_connections(url: str, admin: Admin) -> None:
     role = f"limited_{secrets.token_hex(4)}"
     admin.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1 PASSWORD 'secret'".encode())

@@ -24,7 +24,7 @@ from agentos_store.errors import (
 )
 from agentos_store.operation import Access
 from agentos_store.tasks.models import Task
-from tests.standing import owners_work
+from tests.standing import own_session, owners_work
 
 Admin = psycopg.Connection[Any]
 Opened = Callable[..., Store]
@@ -373,6 +373,7 @@ def test_a_pool_that_is_used_up_is_unavailable(open_store: Opened) -> None:
     assert store.tasks.count() == 0
 
 
+@own_session
 def test_no_failing_call_keeps_a_connection(open_store: Opened, admin: Admin) -> None:
     store = open_store(pool_size=1, max_overflow=0, pool_timeout=1, retries=0, statement_timeout=0.2)
     task = store.tasks.create(title="t").task_id
@@ -437,6 +438,7 @@ def test_many_threads_on_a_small_pool_lose_nothing_when_connections_are_ended(op
     assert pool_of(store).checkedout() == 0
 
 
+@own_session
 def test_a_statement_beyond_its_time_limit_is_unavailable(open_store: Opened, admin: Admin) -> None:
     store = open_store(statement_timeout=0.1)
     task = store.tasks.create(title="t")
@@ -449,6 +451,7 @@ def test_a_statement_beyond_its_time_limit_is_unavailable(open_store: Opened, ad
     assert store.tasks.get(task.task_id).title == "t"
 
 
+@own_session
 def test_an_idle_transaction_is_ended_by_the_server(open_store: Opened) -> None:
     store = open_store(idle_in_transaction_timeout=0.1)
 
@@ -541,6 +544,7 @@ def test_an_engine_of_somebody_else_recovers_from_ended_connections(url: str, ad
     engine.dispose()
 
 
+@own_session
 def test_nothing_is_prepared_when_the_setting_says_so(open_store: Opened) -> None:
     for prepared, expected in ((True, True), (False, False)):
         store = open_store(prepare_statements=prepared, pool_size=1)

@@ -69,7 +69,7 @@ def verify_sqlite(path: Path | str) -> VerifyReport:
         foreign_keys = looking.check_foreign_keys(raw)
         audits = consistency = None
         if revision == HEAD:
-            reader: Any = Reader(raw)
+            reader = Reader(raw)
             audits = reader.run(Access.SNAPSHOT, "verify", _verify_chains, repeatable=True)
             consistency = check_consistency(reader)
         return VerifyReport(str(found), size, revision, rows, (), foreign_keys, audits, consistency)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,7 +45,7 @@ STEPS = 20_000
 """Steps of SQLite's machine between two looks at the clock."""
 
 
-class Patient:
+class Patient(ABC):
     """What is the same of both databases."""
 
     def __init__(
@@ -68,20 +69,20 @@ class Patient:
             self._backend = self._open()
         return self._backend
 
+    @abstractmethod
     def ask(self, text: str, *values: object) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""
-        raise NotImplementedError
 
+    @abstractmethod
     def revision(self) -> str | None:
         """Return the revision of the schema; None when it has none."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  not each has opened something
         """Give back what was opened for the questions; the backend is its opener's."""
 
+    @abstractmethod
     def read(self, body: Callable[[Session], R]) -> R:
         """Run a body that only reads, at one moment."""
-        raise NotImplementedError
 
     @property
     def runner(self) -> Runner:

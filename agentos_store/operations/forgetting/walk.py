@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -48,7 +49,7 @@ class Standing:
     status: str
 
 
-class Walk:
+class Walk(ABC):
     """Goes from an owner to what is theirs."""
 
     def __init__(self, backend: Backend) -> None:
@@ -168,57 +169,57 @@ class Walk:
 
     # --- what is done on the way
 
-    def close_sessions(self, user: str) -> None:
+    def close_sessions(self, user: str) -> None:  # noqa: B027  whoever only counts does nothing here
         """Let nobody say anything more in a person's conversations."""
 
-    def close_session(self, key: str) -> None:
+    def close_session(self, key: str) -> None:  # noqa: B027  whoever only counts does nothing here
         """Let nobody say anything more in a conversation."""
 
-    def cancel(self, key: str, standing: Standing) -> None:
+    def cancel(self, key: str, standing: Standing) -> None:  # noqa: B027  whoever only counts does nothing here
         """Let nobody work on a task any more that is about to lose what it asks for."""
 
-    def tidy(self) -> None:
+    def tidy(self) -> None:  # noqa: B027  whoever only counts does nothing here
         """Let the index of the search drop what it keeps of what was removed."""
 
+    @abstractmethod
     def rows(self, owner: Owner, key: str, *, stays: bool = False) -> None:
         """Deal with the rows that are an owner's; ``stays`` tells whether others have them, or go on without."""
-        raise NotImplementedError
 
+    @abstractmethod
     def audits(self, task_id: str, *, shared: bool) -> None:
         """Deal with the audit entries of a task."""
-        raise NotImplementedError
 
+    @abstractmethod
     def executed(self, task_id: str, agent_id: str) -> None:
         """Deal with a task that others gave to an agent."""
-        raise NotImplementedError
 
+    @abstractmethod
     def detach(self, agent_id: str) -> None:
         """Deal with an agent that stays when its conversation goes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def naming(self, naming: Naming, names: Sequence[str]) -> None:
         """Deal with the rows in which a column names somebody."""
-        raise NotImplementedError
 
+    @abstractmethod
     def naming_audits(self, after: int, upto: int, texts: Sequence[str]) -> None:
         """Deal with the audit entries of these numbers that name somebody."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end_user(self, key: str) -> bool:
         """Deal with the person's own row; false when there is something of theirs again."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end_agent(self, key: str, *, subject: bool) -> bool:
         """Deal with the agent's own row; false when there is something of its again."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end_session(self, key: str, *, but: str | None) -> bool:
         """Deal with the conversation's own row; false when there is something of it again."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end_task(self, key: str, *, shared: bool) -> bool:
         """Deal with the task's own row; false when there is something of it again."""
-        raise NotImplementedError
 
 
 def names_of(session: Session, user: str) -> list[str]:
