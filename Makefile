@@ -5,10 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
+BENCH := $(VENV)/.bench-installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test check bench soak clean
+.PHONY: help venv demo test coverage check bench soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +22,9 @@ demo: $(RUNTIME) ## show the library at work on a database of its own
 test: $(DEV) ## run all tests on SQLite and PostgreSQL (ARGS="-k queue" for some)
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
+coverage: $(DEV) ## run all tests and tell which lines and branches they leave out; fail below 95 %
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov $(ARGS)
+
 check: $(DEV) ## lint, types, layers, formatting, and models against migrations
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -28,8 +32,8 @@ check: $(DEV) ## lint, types, layers, formatting, and models against migrations
 	$(BIN)/lint-imports
 	$(BIN)/python -m agentos_store.testing.check
 
-bench: $(DEV) ## measure against the drivers alone and write benchmarks/RESULTS.md
-	$(BIN)/python -m benchmarks
+bench: $(BENCH) ## measure against the drivers alone and write benchmarks/RESULTS.md (ARGS="--growth 0" without large stores)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 soak: $(DEV) ## run the long forms of the tests that kill, cut and draw at random (MINUTES=30)
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30)
@@ -48,4 +52,8 @@ $(RUNTIME): pyproject.toml
 
 $(DEV): $(RUNTIME)
 	$(BIN)/python -m pip install --quiet --group dev
+	touch $@
+
+$(BENCH): $(DEV)
+	$(BIN)/python -m pip install --quiet --group bench
 	touch $@

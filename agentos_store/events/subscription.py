@@ -216,8 +216,10 @@ class AsyncSubscription(AsyncIterator[Event]):
         try:
             # Rung before anybody could be told.
             if not self._steps.waiter.is_woken:
+                # Python 3.11's wait_for() would swallow a cancellation that meets the ringing.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(woken.wait(), seconds)
+                    async with asyncio.timeout(seconds):
+                        await woken.wait()
         finally:
             self._waking = None
 

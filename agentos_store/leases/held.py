@@ -126,5 +126,7 @@ class AwaitedLease(Held):
     async def wait_lost(self) -> None:
         """Wait until the lease is lost."""
         while not self.is_lost:
+            # Python 3.11's wait_for() would swallow a cancellation that meets the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._event.wait(), self._remaining())
+                async with asyncio.timeout(self._remaining()):
+                    await self._event.wait()

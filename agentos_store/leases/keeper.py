@@ -6,6 +6,7 @@ Leases that are due together are renewed by one statement, so that a thousand of
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import logging
 import threading
@@ -190,11 +191,10 @@ class _Round:
             self.changed.clear()
             wait = self.watch.wait()
             if wait > 0:
-                try:
-                    await asyncio.wait_for(self.changed.wait(), wait)
-                except TimeoutError:
-                    pass
-                else:
+                # Python 3.11's wait_for() would swallow a cancellation that meets the change.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self.changed.wait()
                     continue
             for batch in list(self.watch.due()):
                 await self._renew_batch(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -20,6 +21,8 @@ from tests.engine.gather import PROCESSES, threads
 KILLS = int(os.environ.get("AGENTOS_STORE_KILLS", "30"))
 WRITERS = 3
 
+Writer = Callable[[str, str, str, Any], None]
+
 
 def write_until_killed(url: str, task_id: str, name: str, acknowledged: Any) -> None:
     """Record audits, and tell each number after the call has returned."""
@@ -36,7 +39,17 @@ def write_until_killed(url: str, task_id: str, name: str, acknowledged: Any) -> 
         number += 1
 
 
-def kill_writers(url: str, task_id: str, kills: int) -> dict[str, int]:
+def acknowledge_too_early(url: str, task_id: str, name: str, acknowledged: Any) -> None:
+    """Tell each number before it is committed, as nobody may."""
+    store = Store.open(url)
+    for number in itertools.count():
+        with store.transaction() as tx:
+            tx.audits.record(task_id, event_type=name, payload=number)
+            acknowledged.send(number)
+            time.sleep(0.02)
+
+
+def kill_writers(url: str, task_id: str, kills: int, write: Writer = write_until_killed) -> dict[str, int]:
     """Keep three writers at work, kill them at random moments; return the last number that each acknowledged."""
     last: dict[str, int] = {}
     running: dict[str, tuple[Any, Any, float]] = {}
@@ -46,7 +59,7 @@ def kill_writers(url: str, task_id: str, kills: int) -> dict[str, int]:
             name = f"writer-{started}"
             started += 1
             receiver, sender = PROCESSES.Pipe(duplex=False)
-            process = PROCESSES.Process(target=write_until_killed, args=(url, task_id, name, sender), daemon=True)
+            process = PROCESSES.Process(target=write, args=(url, task_id, name, sender), daemon=True)
             process.start()
             sender.close()
             # The clock of its short life runs from its first word.
@@ -85,11 +98,10 @@ def test_nothing_acknowledged_is_lost_when_writers_are_killed(url: str) -> None:
     with Store.open(url) as store:
         # The next writer proceeds, whatever the dead have left.
         store.audits.record(task_id, event_type="after")
-        found: dict[str, list[int]] = {}
-        for audit in store.audits.iterate(task_id=task_id):
-            found.setdefault(audit.event_type, []).append(audit.payload)
+        found = stored(store, task_id)
         metadata = store.tasks.get(task_id).metadata_
         verification = store.audits.verify()
+    assert not lost(last, found)
     for name, number in last.items():
         # At most one more was stored than acknowledged, and none twice.
         assert found[name] in (list(range(number + 1)), list(range(number + 2)))
@@ -99,6 +111,26 @@ def test_nothing_acknowledged_is_lost_when_writers_are_killed(url: str) -> None:
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(Path(url.removeprefix("sqlite:///")))) as raw:
             assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def stored(store: Store, task_id: str) -> dict[str, list[int]]:
+    """Return the numbers that are there of each writer."""
+    found: dict[str, list[int]] = {}
+    for audit in store.audits.iterate(task_id=task_id):
+        found.setdefault(audit.event_type, []).append(audit.payload)
+    return found
+
+
+def lost(last: dict[str, int], found: dict[str, list[int]]) -> list[tuple[str, int]]:
+    """Return what was acknowledged and is not there."""
+    return [(name, n) for name, number in last.items() for n in set(range(number + 1)) - set(found.get(name, []))]
+
+
+def test_writers_that_acknowledge_before_their_commit_are_found_out(url: str) -> None:
+    with Store.open(url) as store:
+        task_id = store.tasks.create(title="t").task_id
+        last = kill_writers(url, task_id, 6, acknowledge_too_early)
+        assert lost(last, stored(store, task_id))
 
 
 # --- read, change, write: the checker and what it has to catch

@@ -401,6 +401,23 @@ def test_the_asynchronous_store_follows_too(url: str) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("steps", range(4))
+def test_a_cancellation_that_meets_the_ringing_is_not_swallowed(url: str, steps: int) -> None:
+    async def main() -> None:
+        async with AsyncStore.open(url) as store, store.events.subscribe() as live:
+            waiting = asyncio.ensure_future(anext(live))
+            while live._waking is None:  # noqa: ASYNC110  it tells nobody
+                await asyncio.sleep(0.001)
+            live._waking[1].set()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting], timeout=20)
+            assert waiting.cancelled()
+
+    asyncio.run(main())
+
+
 def test_an_asynchronous_subscription_begins_with_its_block(url: str) -> None:
     async def main() -> None:
         async with AsyncStore.open(url) as store:

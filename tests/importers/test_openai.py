@@ -519,6 +519,14 @@ def test_a_record_that_is_too_large_is_set_aside(target: Store, write: Write, mo
     assert [note.key for note in report.set_aside] == ["record 2 on"]
 
 
+def test_a_line_that_ends_where_a_chunk_ends_is_whole(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [json.dumps({"messages": [{"role": "user", "content": f"{n:04}"}]}) + "\n" for n in range(20)]
+    monkeypatch.setattr(pieces, "_CHUNK", 2 * len(lines[0]))
+    with open_transcripts(write("".join(lines))) as file:
+        found = [item for item in file.transcripts() if isinstance(item, Transcript)]
+    assert [transcript.messages[0].content for transcript in found] == [f"{n:04}" for n in range(20)]
+
+
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_where_the_chunks_end_makes_no_difference(write: Write, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     odd = {"messages": [{"role": "user", "content": 'quotes \\" and [brackets] {in} 文字 \\\\'}], "n": 1}

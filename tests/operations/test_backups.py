@@ -26,6 +26,7 @@ from agentos_store.errors import (
     InvalidValueError,
     LockTimeoutError,
     NotFoundError,
+    StoreError,
     UnavailableError,
     UsageError,
 )
@@ -96,6 +97,18 @@ def test_each_backup_holds_all_that_was_acknowledged_before_it_began(store: Stor
     assert outcomes == [None, None]
     assert [process.exitcode for process in others] == [0, 0]
     assert not [each for each in names_in(tmp_path) if each.endswith(".partial")]
+
+
+def test_a_file_that_is_copied_while_it_is_open_is_found_out(store: Store, path: Path, tmp_path: Path) -> None:
+    task_id = store.tasks.create(title="t").task_id
+    for number in range(3):
+        store.audits.record(task_id, event_type="e", payload=number)
+    shutil.copy(path, tmp_path / "copied")
+    backup_sqlite(store._backend, tmp_path / "backup")
+    check_backup(tmp_path / "backup", tmp_path / "restored", {"e": 3}, 3)
+    # What was committed is still in the log, and not in the file.
+    with pytest.raises((AssertionError, StoreError)):
+        check_backup(tmp_path / "copied", tmp_path / "restored-copy", {"e": 3}, 3)
 
 
 def check_backup(backup: Path, restored: Path, before: dict[str, int], audits: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pprint
 import re
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -126,6 +127,17 @@ class Fault:
 
         return call
 
+    def delay(self, execute: Driver) -> Driver:
+        """Pause in the midst of the operation's transaction for longer than the server bears."""
+
+        def call(cursor: Any, query: Any, params: Any = None, **options: Any) -> Any:
+            if self.armed and cursor.connection.info.transaction_status is TransactionStatus.INTRANS:
+                self.strike()
+                time.sleep(2 * PATIENCE)
+            return execute(cursor, query, params, **options)
+
+        return call
+
     def _cut(self, cursor: Any) -> None:
         self.strike()
         cursor.connection.close()
@@ -143,10 +155,13 @@ def _sqlite_error(code: int, name: str) -> sqlite3.OperationalError:
     return error
 
 
-STRUCK = {"busy": 200, "failing_commit": 100, "cut_before": 240, "lost_commit": 40, "cut_after": 100}
+STRUCK = {"busy": 200, "failing_commit": 100, "cut_before": 240, "lost_commit": 40, "cut_after": 100, "delay": 40}
 """How many operations each kind reaches at least: all, those that write, those with a transaction around them."""
 
-KINDS = {"sqlite": ["busy", "failing_commit"], "postgresql": ["cut_before", "lost_commit", "cut_after"]}
+KINDS = {"sqlite": ["busy", "failing_commit"], "postgresql": ["cut_before", "lost_commit", "cut_after", "delay"]}
+
+PATIENCE = 0.03
+"""Seconds for which the server bears a transaction in which nothing happens, where one is delayed."""
 
 
 @contextmanager
@@ -201,7 +216,8 @@ def untroubled(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) 
 def test_a_fault_leaves_nothing_half_done_and_nothing_twice(
     url: str, kind: str, untroubled: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Store.open(url, settings=Settings.load(retry_base=0.0)) as store:
+    patience = {"idle_in_transaction_timeout": PATIENCE, "retries": 10} if kind == "delay" else {}
+    with Store.open(url, settings=Settings.load(retry_base=0.0, **patience)) as store:
         with faulty(store, kind, monkeypatch) as fault:
             for name, call in CALLS:
                 fault.operation = name

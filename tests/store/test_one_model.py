@@ -7,6 +7,7 @@ import os
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -189,6 +190,11 @@ def make(store: Store, name: str, args: Any, kwargs: Any) -> Any:
 )
 @given(calls=st.lists(CALLS, min_size=STEPS // 2, max_size=STEPS))
 def test_both_databases_answer_alike(both: list[Store], calls: Any) -> None:
+    compare(both, calls)
+
+
+def compare(both: list[Store], calls: Any) -> None:
+    """Make the calls on both databases; raise AssertionError at the first difference."""
     for store in both:
         clear(store)
         seed(store)
@@ -200,3 +206,18 @@ def test_both_databases_answer_alike(both: list[Store], calls: Any) -> None:
     # A call that nobody is at work on is what its caller left behind.
     assert {finding.kind for finding in reports[0].findings} <= {"tool_calls"}
     assert all(store.audits.verify().ok for store in both)
+
+
+def test_a_database_that_takes_no_notice_of_a_change_is_found_out(
+    both: list[Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = [("tasks.update", ("a",), {"priority": 3}), ("tasks.list", (), {})]
+    compare(both, calls)
+    monkeypatch.setattr(both[1].tasks, "update", lambda key, **_: both[1].tasks.get(key))
+    with pytest.raises(AssertionError):
+        compare(both, calls)
+    # And when only the rows differ, and not the answer to the change itself.
+    answers = iter([both[0].tasks.get("a")])
+    monkeypatch.setattr(both[1].tasks, "update", lambda *_, **__: next(answers))
+    with pytest.raises(AssertionError):
+        compare(both, calls)

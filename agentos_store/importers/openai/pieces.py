@@ -101,9 +101,11 @@ class Characters:
     def read(self) -> str:
         """Return the next characters, none at the end of what can be read."""
         if self._at < len(self._held):
-            held, self._held = self._held[self._at :], ""
-            self._at = 0
+            held = self._held[self._at :]
+            self._held, self._at = "", 0
             return held
+        # A line may have ended just where it does: nothing is held then either.
+        self._held, self._at = "", 0
         while not self._ended:
             try:
                 raw = self._raw.read(_CHUNK)
