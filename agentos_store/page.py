@@ -126,10 +126,9 @@ class Listing(Generic[B]):
         statement = self._pages.get(key)
         if statement is None:
             statement = self._pages[key] = self._build(values, descending, columns, after=cursor is not None)
-        rows = session.all(statement, binds)
-        if len(rows) <= limit:
+        rows, more = session.up_to(limit, statement, binds)
+        if not more:
             return Page(rows, None)
-        rows.pop()
         return Page(rows, _encode(mark, [getattr(rows[-1], column.key) for column in columns]))
 
     def count(self, session: Session, given: Mapping[str, object]) -> int:

@@ -36,7 +36,7 @@ def operations() -> Iterator[str]:
 
 def repositories() -> Iterator[tuple[str, type[Repository[Any]]]]:
     """Yield every repository by the name of its attribute."""
-    from agentos_store.store.repositories import Repositories
+    from agentos_store.store.repositories import REPOSITORIES, Repositories
 
     class Nobody:
         in_transaction = False
@@ -45,9 +45,9 @@ def repositories() -> Iterator[tuple[str, type[Repository[Any]]]]:
         def call(self, *_: Any, **__: Any) -> Any:
             raise NotImplementedError
 
-    for name, found in vars(Repositories[Any](Nobody(), asynchronous=False)).items():
-        if isinstance(found, Repository):
-            yield name, type(found)
+    nobody_s = Repositories[Any](Nobody(), asynchronous=False)
+    for name in REPOSITORIES:
+        yield name, type(getattr(nobody_s, name))
 
 
 def only(found: Any) -> Any:

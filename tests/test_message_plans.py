@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from agentos_store.agents.models import Agent
-from agentos_store.conversations import append, messages, rewrite
+from agentos_store.conversations import append_statements, messages, rewrite
 from agentos_store.conversations.message_models import Message
 from agentos_store.conversations.models import Session
 from agentos_store.engine.statement import Statement
@@ -108,8 +108,8 @@ def test_a_page_of_one_conversation_comes_from_its_numbers(
 
 
 HOT: dict[str, tuple[Statement[Any], dict[str, object]]] = {
-    "get": (append.GET, {"id": "m000007"}),
-    "by key": (append._BY_KEY, {"session_id": "s7", "idempotency_key": "k7"}),
+    "get": (append_statements.GET, {"id": "m000007"}),
+    "by key": (append_statements.BY_KEY, {"session_id": "s7", "idempotency_key": "k7"}),
     "history": (messages._HISTORY, {"session_id": "s7"}),
     "the last": (messages._LAST, {"session_id": "s7", "limit_": 51}),
     "all that is there": (rewrite._OLD, {"session_id": "s7"}),
@@ -117,7 +117,7 @@ HOT: dict[str, tuple[Statement[Any], dict[str, object]]] = {
     "copy": (rewrite._COPY, {"session_id": "s7", "first": 3, "behind": 9, "generation": 2, "tag": "@2"}),
     "move": (rewrite._MOVE, {"id": "m000007", "seq": 1, "generation": 2}),
     "draw": (
-        append._DRAW_KEYED,
+        append_statements.DRAW_KEYED,
         {"session_id": "s7", "idempotency_key": "new", "tokens": 1, "spent": Decimal(0), "now": START},
     ),
     "what goes with a session": (

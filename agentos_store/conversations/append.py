@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from types import NoneType
 from typing import Any
 
-from sqlalchemy import Update, bindparam, case, insert, literal, or_, select, text, update
-
-from agentos_store.conversations.drafts import MESSAGES, NOTHING, Draft
+from agentos_store.conversations.append_statements import (
+    BY_KEY,
+    DRAW,
+    DRAW_KEYED,
+    DRAW_MANY,
+    GET,
+    LOCK,
+    STATE,
+    append_message,
+    append_rows,
+    insert_message,
+    insert_rows,
+)
+from agentos_store.conversations.drafts import NOTHING, REQUIRED, Appended, Draft
 from agentos_store.conversations.message_models import Message
-from agentos_store.conversations.models import Session as Conversation
-from agentos_store.engine.recordset import recordset
 from agentos_store.engine.session import Session
-from agentos_store.engine.statement import Statement, insert_into
 from agentos_store.engine.violations import IntegrityViolation, explain
 from agentos_store.errors import AlreadyExistsError, BudgetExceededError, ConflictError, NotFoundError
 
-SESSIONS = Conversation.table()
 KEYED = "uq_messages_session_id_idempotency_key"
+_NULLS = {NoneType}
 
 
 def append(session: Session, draft: Draft) -> Message:
@@ -33,11 +42,11 @@ def append(session: Session, draft: Draft) -> Message:
         if keyed and session.in_transaction and session.capabilities.row_locks:
             # A statement that waits for the lock of the session would not see the key that was taken meanwhile, and
             # its failure could not be survived here.
-            session.first(_LOCK, row)
+            session.first(LOCK, row)
         place = _write_one(session, draft, binds, keyed=keyed)
         if place is not None:
             return draft.built(*place)
-        if keyed and (found := session.first(_BY_KEY, row)) is not None:
+        if keyed and (found := session.first(BY_KEY, row)) is not None:
             exists(session, row["session_id"])
             return found
         _refuse(session, row["session_id"], [draft])
@@ -48,10 +57,10 @@ def _write_one(session: Session, draft: Draft, binds: Mapping[str, Any], *, keye
     """Return the place that the message got, or None where it could not be added."""
     try:
         if session.capabilities.data_modifying_cte:
-            return session.first(_APPEND_KEYED if keyed else _APPEND, binds)
-        place: tuple[int, int] | None = session.first(_DRAW_KEYED if keyed else _DRAW, binds)
+            return session.first(append_message(draft.names, keyed=keyed), binds)
+        place: tuple[int, int] | None = session.first(DRAW_KEYED if keyed else DRAW, binds)
         if place is not None:
-            session.execute(_INSERT, draft.placed(*place))
+            session.execute(insert_message(draft.names), draft.placed(*place))
     except IntegrityViolation as violation:
         if keyed and not session.in_transaction and _lost_race(violation, [draft], session):
             return None
@@ -64,7 +73,7 @@ def _lost_race(violation: IntegrityViolation, drafts: Sequence[Draft], session: 
     if not session.capabilities.data_modifying_cte:
         return False
     return violation.constraint == KEYED or any(
-        session.first(_BY_KEY, draft.row) is not None for draft in drafts if draft.idempotency_key is not None
+        session.first(BY_KEY, draft.row) is not None for draft in drafts if draft.idempotency_key is not None
     )
 
 
@@ -72,7 +81,7 @@ def _meaning(violation: IntegrityViolation, draft: Draft, session: Session) -> E
     return explain(violation, Message, draft.placed(0, 0), session)
 
 
-def append_many(session: Session, session_id: str, drafts: Sequence[Draft]) -> list[Message]:
+def append_many(session: Session, session_id: str, drafts: Sequence[Draft]) -> Sequence[Message]:
     """Add messages in their order, but those whose idempotency key is taken; return the row of each."""
     refuse_twice(drafts)
     # A statement that commits by itself fails for a key that is taken, and then they are looked up.
@@ -82,10 +91,10 @@ def append_many(session: Session, session_id: str, drafts: Sequence[Draft]) -> l
             # An earlier try of this very call was committed, and its answer got lost.
             return [_found(session, draft) for draft in drafts]
         if session.in_transaction and session.capabilities.row_locks:
-            session.first(_LOCK, {"session_id": session_id})
+            session.first(LOCK, {"session_id": session_id})
         there = {}
         if look:
-            there = {key: found for key in _keys(drafts) if (found := session.first(_BY_KEY, _key(session_id, key)))}
+            there = {key: found for key in _keys(drafts) if (found := session.first(BY_KEY, _key(session_id, key)))}
         new = _without_repeats(drafts, there)
         place = _write_many(session, session_id, new) if new else (0, 0)
         if new and place is None:
@@ -97,6 +106,8 @@ def append_many(session: Session, session_id: str, drafts: Sequence[Draft]) -> l
         if not new:
             exists(session, session_id)
         assert place is not None
+        if len(new) == len(drafts):
+            return Appended(drafts, *place)
         added = {id(draft): draft.built(place[0] + i, place[1]) for i, draft in enumerate(new)}
         by_key = there | {key: added[id(draft)] for draft in new if (key := draft.idempotency_key) is not None}
         return [added.get(id(draft)) or by_key[str(draft.idempotency_key)] for draft in drafts]
@@ -121,11 +132,11 @@ def _write_many(session: Session, session_id: str, drafts: Sequence[Draft]) -> t
     }
     try:
         if session.capabilities.data_modifying_cte:
-            rows = [draft.placed(i, 0) for i, draft in enumerate(drafts)]
-            return session.first(_APPEND_ROWS, {**binds, "added": rows})
-        place: tuple[int, int] | None = session.first(_DRAW_MANY, binds)
+            names, values = _lists(_columns(drafts))
+            return session.first(append_rows(names), binds | values)
+        place: tuple[int, int] | None = session.first(DRAW_MANY, binds)
         if place is not None:
-            write_rows(session, [draft.placed(place[0] + i, place[1]) for i, draft in enumerate(drafts)])
+            write_rows(session, drafts, range(place[0], place[0] + count), place[1])
     except IntegrityViolation as violation:
         if not session.in_transaction and _lost_race(violation, drafts, session):
             return None
@@ -133,12 +144,32 @@ def _write_many(session: Session, session_id: str, drafts: Sequence[Draft]) -> t
     return place
 
 
-def write_rows(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows whose places are known, in one round trip."""
+def write_rows(session: Session, drafts: Sequence[Draft], places: Sequence[int], generation: int) -> None:
+    """Write messages whose places are known, in one round trip."""
+    columns = _columns(drafts) | {"seq": places}
     if session.capabilities.data_modifying_cte:
-        session.execute(_INSERT_ROWS, {"added": rows})
+        names, values = _lists(columns)
+        session.execute(insert_rows(names), values | {"from_generation": generation})
     else:
-        session.execute_many(_INSERT, rows)
+        columns["from_generation"] = [generation] * len(drafts)
+        session.execute_columns(insert_message(frozenset(columns)), len(drafts), columns)
+
+
+def _columns(drafts: Sequence[Draft]) -> dict[str, Sequence[Any]]:
+    """Return the values by column, without the columns of NULLs, which would cost a driver as much as any value."""
+    rows = [draft.row for draft in drafts]
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    return {name: each for name, each in columns.items() if name in REQUIRED or set(map(type, each)) != _NULLS}
+
+
+def _lists(columns: Mapping[str, Sequence[Any]]) -> tuple[frozenset[str], dict[str, Any]]:
+    """Return the names of the columns that are sent as lists, and all values; one session, and mostly one time, do."""
+    times = columns["created_at"]
+    names = columns.keys() - {"session_id"}
+    if times.count(times[0]) == len(times):
+        names -= {"created_at"}
+    values = {"session_id": columns["session_id"][0], "created_at": times[0]}
+    return frozenset(names), values | {f"added_{name}": columns[name] for name in names}
 
 
 def explain_rows(violation: IntegrityViolation, drafts: Sequence[Draft], session: Session) -> Exception:
@@ -176,7 +207,7 @@ def _clash(session: Session, draft: Draft) -> Exception | None:
     if _written(session, draft) is None and session.first(GET, row) is not None:
         return AlreadyExistsError("message", row["id"])
     if draft.idempotency_key is not None:
-        found = session.first(_BY_KEY, row)
+        found = session.first(BY_KEY, row)
         if found is not None and found.id != row["id"]:
             key = row["session_id"], draft.idempotency_key
             return AlreadyExistsError("message", key, field="session_id, idempotency_key")
@@ -205,7 +236,7 @@ def _written(session: Session, draft: Draft) -> Message | None:
 def _found(session: Session, draft: Draft) -> Message:
     found = session.first(GET, draft.row)
     if found is None and draft.idempotency_key is not None:
-        found = session.first(_BY_KEY, draft.row)
+        found = session.first(BY_KEY, draft.row)
     if found is None:
         raise NotFoundError("message", draft.row["id"])
     return found
@@ -242,7 +273,7 @@ def tokens_of(drafts: Sequence[Draft]) -> int:
 
 def exists(session: Session, session_id: str) -> None:
     """Raise NotFoundError when there is no such session, or it is deleted."""
-    if session.first(_STATE, {"session_id": session_id}) is None:
+    if session.first(STATE, {"session_id": session_id}) is None:
         raise NotFoundError("session", session_id)
 
 
@@ -252,103 +283,9 @@ def _refuse(session: Session, session_id: str, drafts: Sequence[Draft]) -> None:
     for draft in drafts:
         draft.check()
     cost = cost_of(drafts)
-    found = session.first(_STATE, {"session_id": session_id})
+    found = session.first(STATE, {"session_id": session_id})
     if found is None:
         raise NotFoundError("session", session_id)
     budget, spent = found
     if cost and budget is not None and spent >= budget:
         raise BudgetExceededError(session_id)
-
-
-_SESSION_ID = bindparam("session_id", type_=SESSIONS.c.id.type)
-_TOKENS = bindparam("tokens", type_=SESSIONS.c.total_tokens.type)
-_SPENT = bindparam("spent", type_=SESSIONS.c.total_cost.type)
-_COUNT = bindparam("count", type_=SESSIONS.c.next_seq.type)
-_NOW = bindparam("now", type_=SESSIONS.c.updated_at.type)
-_IDEMPOTENCY_KEY = bindparam("idempotency_key", type_=MESSAGES.c.idempotency_key.type)
-OPEN = text(f"{SESSIONS.name}.deleted_at IS NULL")
-
-GET: Statement[Message] = Statement(
-    select(MESSAGES).where(MESSAGES.c.id == bindparam("id", type_=MESSAGES.c.id.type)), returns=Message
-)
-_HAS_KEY = (MESSAGES.c.session_id == _SESSION_ID, MESSAGES.c.idempotency_key == _IDEMPOTENCY_KEY)
-_BY_KEY: Statement[Message] = Statement(select(MESSAGES).where(*_HAS_KEY), returns=Message)
-_LOCK: Statement[Any] = Statement(
-    select(SESSIONS.c.id).where(SESSIONS.c.id == _SESSION_ID).with_for_update(key_share=True)
-)
-_STATE: Statement[Any] = Statement(
-    select(SESSIONS.c.budget, SESSIONS.c.total_cost).where(SESSIONS.c.id == _SESSION_ID, OPEN)
-)
-_INSERT: Statement[Any] = Statement(insert_into(Message))
-
-
-def spendable(spent: Any) -> Any:
-    """Return the condition that a session's budget admits what was spent: anything until it is used up."""
-    return or_(SESSIONS.c.budget.is_(None), SESSIONS.c.total_cost < SESSIONS.c.budget, spent == literal(0, _SPENT.type))
-
-
-def _draw(count: Any, *, keyed: bool = False) -> Update:
-    """Return the statement that draws the numbers and moves the counters, where the session takes the messages."""
-    query = (
-        update(SESSIONS)
-        .where(SESSIONS.c.id == _SESSION_ID, OPEN, spendable(_SPENT))
-        .values(
-            next_seq=SESSIONS.c.next_seq + count,
-            message_count=SESSIONS.c.message_count + count,
-            total_tokens=SESSIONS.c.total_tokens + _TOKENS,
-            total_cost=SESSIONS.c.total_cost + _SPENT,
-            # What is said from here on is not in the index of the search.
-            unindexed_from=case(
-                (SESSIONS.c.unindexed_from < SESSIONS.c.next_seq, SESSIONS.c.unindexed_from),
-                else_=SESSIONS.c.next_seq,
-            ),
-            updated_at=_NOW,
-        )
-    )
-    return query.where(~select(literal(1)).where(*_HAS_KEY).exists()) if keyed else query
-
-
-def _drawn(query: Update, count: Any) -> Any:
-    return query.returning((SESSIONS.c.next_seq - count).label("seq"), SESSIONS.c.generation)
-
-
-_ONE = literal(1, SESSIONS.c.next_seq.type)
-_DRAW: Statement[Any] = Statement(_drawn(_draw(_ONE), _ONE))
-_DRAW_KEYED: Statement[Any] = Statement(_drawn(_draw(_ONE, keyed=True), _ONE))
-_DRAW_MANY: Statement[Any] = Statement(_drawn(_draw(_COUNT), _COUNT))
-
-
-def _append(*, keyed: bool) -> Statement[Any]:
-    """Draw the number and write the row in one statement; no row comes back where the message is not added."""
-    drawn = _drawn(_draw(_ONE, keyed=keyed), _ONE).cte("drawn")
-    values = {c.name: bindparam(c.name, type_=c.type) for c in MESSAGES.c if c.name not in {"seq", "from_generation"}}
-    source = select(*values.values(), drawn.c.seq, drawn.c.generation)
-    return Statement(
-        insert(MESSAGES)
-        .from_select([*values, "seq", "from_generation"], source, include_defaults=False)
-        .returning(MESSAGES.c.seq, MESSAGES.c.from_generation)
-    )
-
-
-_APPEND = _append(keyed=False)
-_APPEND_KEYED = _append(keyed=True)
-
-
-def _append_rows() -> Statement[Any]:
-    """Draw the numbers and write the rows in one statement, of which one row tells the first place."""
-    drawn = _drawn(_draw(_COUNT), _COUNT).cte("drawn")
-    added, columns = recordset("added", list(MESSAGES.c))
-    values = {**columns, "seq": drawn.c.seq + columns["seq"], "from_generation": drawn.c.generation}
-    source = select(*values.values()).select_from(drawn, added)
-    rows = insert(MESSAGES).from_select([*values], source, include_defaults=False).cte("rows")
-    return Statement(select(drawn.c.seq, drawn.c.generation).add_cte(rows), writes=True)
-
-
-def _insert_rows() -> Statement[Any]:
-    added, columns = recordset("added", list(MESSAGES.c))
-    source = select(*columns.values()).select_from(added)
-    return Statement(insert(MESSAGES).from_select([*columns], source, include_defaults=False))
-
-
-_APPEND_ROWS = _append_rows()
-_INSERT_ROWS = _insert_rows()

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from agentos_store.conversations.content import read_content
 from agentos_store.conversations.message_models import Message
@@ -44,6 +44,12 @@ MOST_TOKENS = 10**12
 MOST_COST = Decimal(10**3)
 """No message comes near, and a session's totals stay far below what 64 bits hold."""
 
+PLACE = frozenset({"seq", "from_generation"})
+REQUIRED = frozenset(c.name for c in MESSAGES.c if not c.nullable) - PLACE
+"""Columns that each message has a value in, beside its place."""
+
+_BLANK = dict.fromkeys(c.name for c in MESSAGES.c if c.name not in PLACE)
+
 NOTHING = Decimal(0)
 _INT64, _MONEY = Int64(), Money()
 
@@ -51,7 +57,7 @@ _INT64, _MONEY = Int64(), Money()
 class Draft:
     """One message that is about to be written."""
 
-    __slots__ = ("_path", "cost", "row", "tokens", "values")
+    __slots__ = ("_path", "content", "cost", "row", "tokens", "tool_calls", "values")
 
     def __init__(
         self,
@@ -64,50 +70,34 @@ class Draft:
     ) -> None:
         self.values = values
         """What the caller gave, by name."""
-        get = values.get
-        role = get("role")
+        # Every field has a column of its name.
+        row: dict[str, Any] = {**_BLANK, **values}
+        self.content, self.tool_calls = row["content"], row["tool_calls"]
         try:
-            content = read_content(role, get("content"), get("tool_calls"), session.max_payload)
+            read = read_content(row["role"], self.content, self.tool_calls, session.max_payload)
         except InvalidValueError as error:
-            raise _named(error, path) from None
-        counts = get("input_tokens"), get("output_tokens")
+            raise named(error, path) from None
         for name in ("input_tokens", "output_tokens", "cached_tokens"):
-            if (count := get(name)) is not None:
+            if (count := row[name]) is not None:
                 _counted(count, name, _INT64, MOST_TOKENS, path)
-        tokens = get("token_count")
+        tokens = row["token_count"]
         if tokens is None:
-            tokens = sum(count for count in counts if count is not None)
+            tokens = (row["input_tokens"] or 0) + (row["output_tokens"] or 0)
         self.tokens = _counted(tokens, "token_count", _INT64, MOST_TOKENS, path)
         """What the message counts for."""
-        cost = get("cost")
-        self.cost = NOTHING if cost is None else _counted(cost, "cost", _MONEY, MOST_COST, path)
+        cost, time, metadata = row["cost"], row["created_at"], row["metadata"]
+        self.cost = NOTHING
         """What it cost; nothing where nobody said."""
-        own, time, metadata = get("id"), get("created_at"), get("metadata")
-        if time is not None:
-            time = checked(time, "created_at", path)
-        self.row: dict[str, Any] = {
-            "id": own if own is not None else key or session.new_ulid(),
-            "session_id": session_id,
-            "agent_id": get("agent_id"),
-            "to_generation": None,
-            "role": role,
-            "name": get("name"),
-            "content": content.text,
-            "tool_calls": content.tool_calls,
-            "tool_call_id": get("tool_call_id"),
-            "content_types": content.types,
-            "tool_names": content.tool_names,
-            "model": get("model"),
-            "token_count": self.tokens,
-            "input_tokens": counts[0],
-            "output_tokens": counts[1],
-            "cached_tokens": get("cached_tokens"),
-            "cost": None if cost is None else self.cost,
-            "metadata": {} if metadata is None else plain_json(metadata),
-            "idempotency_key": get("idempotency_key"),
-            "copied_from": None,
-            "created_at": time if time is not None else now or session.now(),
-        }
+        if cost is not None:
+            row["cost"] = self.cost = _counted(cost, "cost", _MONEY, MOST_COST, path)
+        row["session_id"] = session_id
+        row["content"], row["tool_calls"], row["content_types"], row["tool_names"] = read
+        row["token_count"] = self.tokens
+        row["metadata"] = {} if metadata is None else plain_json(metadata)
+        row["created_at"] = checked(time, "created_at", path) if time is not None else now or session.now()
+        if row["id"] is None:
+            row["id"] = key or session.new_ulid()
+        self.row = row
         """The values by column, without the place."""
         self._path = path
 
@@ -123,6 +113,11 @@ class Draft:
         key: str | None = self.row["idempotency_key"]
         return key
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Return the columns in which there is a value."""
+        return REQUIRED.union([name for name, value in self.row.items() if value is not None])
+
     def placed(self, seq: int, generation: int) -> dict[str, Any]:
         """Return the values by column, with the place."""
         return {**self.row, "seq": seq, "from_generation": generation}
@@ -130,8 +125,38 @@ class Draft:
     def built(self, seq: int, generation: int) -> Message:
         """Return the row that was written."""
         row = self.placed(seq, generation)
-        row["content"], row["tool_calls"] = self.values.get("content"), self.values.get("tool_calls")
+        row["content"], row["tool_calls"] = self.content, self.tool_calls
         return build_model(Message, row)
+
+
+class Appended(Sequence[Message]):
+    """Messages that were just written, in order; each becomes an object when it is first looked at."""
+
+    def __init__(self, drafts: Sequence[Draft], seq: int, generation: int) -> None:
+        self._drafts = drafts
+        self._place = seq, generation
+        self._built: dict[int, Message] = {}
+
+    def __len__(self) -> int:
+        return len(self._drafts)
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Message]: ...
+    def __getitem__(self, index: int | slice) -> Message | Sequence[Message]:
+        found = range(len(self._drafts))[index]
+        if isinstance(found, range):
+            return [self[i] for i in found]
+        message = self._built.get(found)
+        if message is None:
+            seq, generation = self._place
+            # Of two threads that look at once both get the one that is there first.
+            message = self._built.setdefault(found, self._drafts[found].built(seq + found, generation))
+        return message
+
+    def __repr__(self) -> str:
+        return repr(list(self))
 
 
 def read_drafts(session: Session, session_id: str, messages: Sequence[Any]) -> list[Draft]:
@@ -150,18 +175,19 @@ def as_mappings(messages: Sequence[Any]) -> list[Mapping[str, Any]]:
     """Return messages, each a mapping or a Message, as mappings by our names."""
     if isinstance(messages, str | bytes) or not isinstance(messages, Sequence):
         raise InvalidValueError("messages", "must be a list")
-    return [_as_mapping(given, f"messages[{place}]") for place, given in enumerate(messages)]
+    return [_as_mapping(given, place) for place, given in enumerate(messages)]
 
 
-def _as_mapping(given: object, path: str) -> Mapping[str, Any]:
+def _as_mapping(given: object, place: int) -> Mapping[str, Any]:
     if isinstance(given, Message):
         return _mapping_of(given)
     if not isinstance(given, Mapping):
-        raise InvalidValueError(path, "must be a mapping such as {'role': 'user', 'content': '…'}, or a Message")
+        why = "must be a mapping such as {'role': 'user', 'content': '…'}, or a Message"
+        raise InvalidValueError(f"messages[{place}]", why)
     if not FIELDS.issuperset(given):
-        unknown = given.keys() - FIELDS
+        unknown = min(map(str, given.keys() - FIELDS))
         known = ", ".join(sorted(FIELDS))
-        raise InvalidValueError(f"{path}[{min(map(str, unknown))!r}]", f"there is no such field; there are {known}")
+        raise InvalidValueError(f"messages[{place}][{unknown!r}]", f"there is no such field; there are {known}")
     return given
 
 
@@ -186,14 +212,15 @@ def naming(drafts: Iterable[Draft]) -> Iterator[None]:
         raise
 
 
+_CHECKS = {c.name: c.type.check for c in MESSAGES.c if isinstance(c.type, Gate)}
+
+
 def checked(value: Any, name: str, path: str = "") -> Any:
     """Return a value as its column takes it."""
-    type_ = MESSAGES.c[name].type
-    assert isinstance(type_, Gate)
     try:
-        return type_.check(value, name)
+        return _CHECKS[name](value, name)
     except InvalidValueError as error:
-        raise _named(error, path) from None
+        raise named(error, path) from None
 
 
 def _counted(value: Any, name: str, type_: Gate[C], most: C, path: str) -> C:
@@ -202,13 +229,14 @@ def _counted(value: Any, name: str, type_: Gate[C], most: C, path: str) -> C:
     try:
         checked = type_.check(value, name)
     except InvalidValueError as error:
-        raise _named(error, path) from None
+        raise named(error, path) from None
     if not 0 <= checked <= most:
-        raise _named(InvalidValueError(name, f"must be from 0 to {most:,}"), path)
+        raise named(InvalidValueError(name, f"must be from 0 to {most:,}"), path)
     return checked
 
 
-def _named(error: InvalidValueError, path: str) -> InvalidValueError:
+def named(error: InvalidValueError, path: str) -> InvalidValueError:
+    """Return the error with the path to what it names."""
     if path:
         error.name = f"{path}.{error.name}"
         error.args = (f"{error.name}: {error.why}",)

@@ -27,7 +27,7 @@ from agentos_store.conversations.message_models import Message
 from agentos_store.conversations.message_texts import KIND, texts_of
 from agentos_store.engine.among import searched
 from agentos_store.engine.session import Session
-from agentos_store.engine.statement import Statement, build_model
+from agentos_store.engine.statement import Statement, row_builder
 from agentos_store.errors import UnavailableError, UsageError
 from agentos_store.operation import F, Repository, Steps, in_steps, reads, repeatable, writes
 from agentos_store.search.asking import ask, check_look, check_page
@@ -241,8 +241,11 @@ def _found(session: Session, asked: _Search, limit: int, offset: int) -> list[tu
     return hits[offset : offset + limit]
 
 
+_NAMES = tuple(MESSAGES.c.keys())
+
+
 def _row(row: Sequence[Any]) -> tuple[Message, float]:
-    return build_model(Message, dict(zip(MESSAGES.c.keys(), row, strict=False))), row[-1]
+    return row_builder(Message, _NAMES)(row), row[-1]
 
 
 _IN_SESSION = SESSIONS.c.id == bindparam("session_id", type_=SESSIONS.c.id.type)

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, literal, select, text
 
 from agentos_store.conversations import append as appending
 from agentos_store.conversations import rewrite
+from agentos_store.conversations.append_statements import GET
 from agentos_store.conversations.content import CONTENT_TYPES, LONGEST_NAME, TOOL_RESULT, calls_of, results_of
 from agentos_store.conversations.drafts import MESSAGES, Draft, naming, read_drafts
 from agentos_store.conversations.message_models import CURRENT, Message
@@ -94,8 +95,9 @@ class MessageRepository(MessageSearch[F]):
         """Add messages at the end of a conversation, all or none, and return the row of each, in order.
 
         A message is a mapping with the names of ``append``'s parameters. All get one time. One whose
-        ``idempotency_key`` is taken is not added again: its place in the answer has the first one's row. Raises what
-        ``append`` raises; the error names the message that is meant, as in ``messages[3].content``.
+        ``idempotency_key`` is taken is not added again: its place in the answer has the first one's row. A row becomes
+        an object when it is first looked at. Raises what ``append`` raises; the error names the message that is meant,
+        as in ``messages[3].content``.
         """
         drafts = read_drafts(session, session_id, messages)
         with naming(drafts):
@@ -161,7 +163,7 @@ class MessageRepository(MessageSearch[F]):
     @reads
     def get(self, session: Session, id: str) -> Message:
         """Return the message, be it part of its conversation or closed; raise NotFoundError for an unknown one."""
-        found = session.first(appending.GET, {"id": id})
+        found = session.first(GET, {"id": id})
         if found is None:
             raise NotFoundError("message", id)
         return found
@@ -169,7 +171,7 @@ class MessageRepository(MessageSearch[F]):
     @reads
     def find(self, session: Session, id: str) -> Message | None:
         """Return the message, or None."""
-        return session.first(appending.GET, {"id": id})
+        return session.first(GET, {"id": id})
 
     @reads
     def exists(self, session: Session, id: str) -> bool:

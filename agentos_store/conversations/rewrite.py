@@ -9,29 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, case, cast, insert, null, select, text, type_coerce, update
 
-from agentos_store.conversations.append import (
-    OPEN,
-    SESSIONS,
-    add,
-    cost_of,
-    explain_rows,
-    refuse_twice,
-    spendable,
-    tokens_of,
-    write_rows,
-)
+from agentos_store.conversations.append import add, cost_of, explain_rows, refuse_twice, tokens_of, write_rows
+from agentos_store.conversations.append_statements import OPEN, SESSIONS, spendable
 from agentos_store.conversations.difference import Run, find_runs, gaps
-from agentos_store.conversations.drafts import MESSAGES, NOTHING, Draft, as_mappings, checked, naming
+from agentos_store.conversations.drafts import MESSAGES, NOTHING, Draft, as_mappings, checked, named, naming
 from agentos_store.conversations.message_models import CURRENT
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, plain_json
 from agentos_store.engine.violations import IntegrityViolation
 from agentos_store.errors import BudgetExceededError, ConflictError, InvalidValueError, NotFoundError
-from agentos_store.types import Text, new_ulid, quick_text
+from agentos_store.types import Text, loads_exact, new_ulid, quick_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +61,10 @@ def save(
         _expect(session_id, "generation", generation, expected_generation)
         _expect(session_id, "next_seq", next_seq, expected_next_seq)
     given = as_mappings(messages)
-    old = [_Old(*row) for row in session.all(_OLD, {"session_id": session_id})]
+    old = list(map(_Old._make, session.all(_OLD, {"session_id": session_id})))
     runs = find_runs(
         [each.key for each in old],
-        [_key(values, place) for place, values in enumerate(given)],
+        _keys(given),
         lambda i, j: old[i].says(given[j]),
     )
     kept = sum(run.length for run in runs if run.old == run.new)
@@ -108,16 +99,15 @@ def save(
     return Saved(generation, len(given), kept, stayed - kept, len(new), len(old) - stayed)
 
 
-@dataclass(frozen=True, slots=True)
-class _Old:
+class _Old(NamedTuple):
     """A message as it is stored."""
 
-    id: str
     role: str
     name: str | None
     content: str
     tool_calls: str | None
     tool_call_id: str | None
+    id: str
     agent_id: str | None
     model: str | None
     token_count: int
@@ -125,12 +115,12 @@ class _Old:
     output_tokens: int | None
     cached_tokens: int | None
     cost: Any
-    metadata: Any
+    metadata: str
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Return what makes it this message."""
-        return self.role, self.name, self.content, self.tool_calls, self.tool_call_id
+        """Return what makes it this message: all that a language model sees of it."""
+        return self[:5]
 
     def says(self, values: Mapping[str, Any]) -> bool:
         """Tell whether nothing that is given beside the key is otherwise; what is left out stays as it is."""
@@ -139,7 +129,7 @@ class _Old:
             if value is None:
                 continue
             if name == "metadata":
-                if not _alike(plain_json(value), self.metadata):
+                if not _alike(plain_json(value), loads_exact(self.metadata)):
                     return False
             # Checked first, for True is no 1 and 0.5 no amount.
             elif checked(value, name) != getattr(self, name):
@@ -161,14 +151,25 @@ _BESIDE = frozenset(
 )
 
 
-def _key(values: Mapping[str, Any], place: int) -> tuple[object, ...]:
-    path, calls = f"messages[{place}]", values.get("tool_calls")
+def _keys(given: Sequence[Mapping[str, Any]]) -> list[tuple[object, ...]]:
+    keys: list[tuple[object, ...]] = []
+    for values in given:
+        try:
+            keys.append(_key(values))
+        except InvalidValueError as error:
+            raise named(error, f"messages[{len(keys)}]") from None
+    return keys
+
+
+def _key(values: Mapping[str, Any]) -> tuple[object, ...]:
+    get = values.get
+    calls = get("tool_calls")
     return (
-        _comparable(values.get("role")),
-        _comparable(values.get("name")),
-        quick_text(values.get("content"), f"{path}.content"),
-        None if calls is None else quick_text(calls, f"{path}.tool_calls"),
-        _comparable(values.get("tool_call_id")),
+        _comparable(get("role")),
+        _comparable(get("name")),
+        quick_text(get("content"), "content"),
+        None if calls is None else quick_text(calls, "tool_calls"),
+        _comparable(get("tool_call_id")),
     )
 
 
@@ -232,7 +233,7 @@ def _rewrite(
         _MOVE, [{"id": old[origin].id, "seq": place, "generation": generation} for origin, place in moves]
     )
     if drafts:
-        write_rows(session, [draft.placed(place, generation) for place, draft in drafts.items()])
+        write_rows(session, list(drafts.values()), list(drafts), generation)
 
 
 def _count(
@@ -267,13 +268,13 @@ _PLACES: Statement[Any] = Statement(
 )
 _OLD: Statement[Any] = Statement(
     select(
-        MESSAGES.c.id,
         MESSAGES.c.role,
         MESSAGES.c.name,
         # Compared as it is stored, without being read.
         type_coerce(MESSAGES.c.content, _TEXT),
         type_coerce(MESSAGES.c.tool_calls, _TEXT),
         MESSAGES.c.tool_call_id,
+        MESSAGES.c.id,
         MESSAGES.c.agent_id,
         MESSAGES.c.model,
         MESSAGES.c.token_count,
@@ -281,7 +282,7 @@ _OLD: Statement[Any] = Statement(
         MESSAGES.c.output_tokens,
         MESSAGES.c.cached_tokens,
         MESSAGES.c.cost,
-        MESSAGES.c.metadata,
+        type_coerce(MESSAGES.c.metadata, _TEXT),
     )
     .where(MESSAGES.c.session_id == _SESSION_ID, text(f"{MESSAGES.name}.{CURRENT}"))
     .order_by(MESSAGES.c.seq)

@@ -1,23 +1,20 @@
-"""Many rows encoded column by column: one decision for a column in place of one for each value."""
+"""Many rows encoded and decoded column by column: one decision for a column in place of one for each value."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agentos_store.types.gate import Encode
+    from agentos_store.types.gate import Decode, Encode
 
 
-def encode_column(
-    rows: Sequence[Mapping[str, Any]], name: str, encode: Encode, called: str, for_none: Encode | None
-) -> list[object]:
-    """Return the driver's values of one column of the rows, of which there is at least one.
+def encode_column(given: Sequence[object], encode: Encode, called: str, for_none: Encode | None) -> list[object]:
+    """Return the driver's values of one column of rows, of which there is at least one.
 
     ``for_none`` is the encoder of None where that is no NULL. Raises InvalidValueError for the first value that the
     store refuses in the column.
     """
-    given = [row[name] for row in rows]
     first = given[0]
     # The same object in every row, most often None, is looked at once. Equal ones need not be alike: 1, True and 1.0.
     if first is given[-1] and len(set(map(id, given))) == 1:
@@ -42,3 +39,16 @@ def has_longer(column: Sequence[object], characters: int) -> bool:
     return any(issubclass(kind, str) for kind in kinds) and any(
         isinstance(value, str) and len(value) > characters for value in column
     )
+
+
+def decode_rows(rows: Sequence[Sequence[Any]], decoders: Sequence[tuple[int, Decode]]) -> Iterable[Sequence[Any]]:
+    """Return the rows with decoded values; a decoder stands with the place of its column."""
+    if not decoders:
+        return rows
+    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+    for place, decode in decoders if rows else ():
+        column = columns[place]
+        # Of the columns that may be NULL most are NULL in every row.
+        if column.count(None) < len(column):
+            columns[place] = [None if value is None else decode(value) for value in column]
+    return zip(*columns, strict=True)

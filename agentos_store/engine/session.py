@@ -120,7 +120,12 @@ class Session:
     def all(self, statement: Statement[M], values: Mapping[str, object] = {}) -> list[M]:
         """Execute and return every row."""
         prepared, rows, _ = self._execute(statement, values)
-        return list(map(prepared.build, rows))
+        return prepared.build_all(rows)
+
+    def up_to(self, limit: int, statement: Statement[M], values: Mapping[str, object] = {}) -> tuple[list[M], bool]:
+        """Execute and return so many rows at most, and whether there are more; of these nothing is made."""
+        prepared, rows, _ = self._execute(statement, values)
+        return prepared.build_all(rows[:limit]), len(rows) > limit
 
     def first(self, statement: Statement[M], values: Mapping[str, object] = {}) -> M | None:
         """Execute and return the first row, or None."""
@@ -136,8 +141,16 @@ class Session:
         if not values:
             return 0
         prepared = self._connection.prepared(statement)
+        return self._execute_many(prepared, prepared.encode_many(values, self.max_payload))
+
+    def execute_columns(self, statement: Statement[Any], count: int, values: Mapping[str, Sequence[object]]) -> int:
+        """Do what ``execute_many`` does for so many sets of values, of which there is one, given as columns."""
+        prepared = self._connection.prepared(statement)
+        return self._execute_many(prepared, prepared.encode_columns(count, values, self.max_payload))
+
+    def _execute_many(self, prepared: Prepared[Any], values: Sequence[Sequence[object]]) -> int:
         self._admit(prepared)
-        count = self._connection.execute_many(prepared, prepared.encode_many(values, self.max_payload))
+        count = self._connection.execute_many(prepared, values)
         self.wrote = self.wrote or count > 0
         return count
 

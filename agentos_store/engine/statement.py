@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from sqlalchemy import Delete, Insert, Select, Update, bindparam, insert, inspect
 from sqlalchemy.orm import configure_mappers
 
-from agentos_store.engine.columnwise import encode_column, has_longer
-from agentos_store.engine.recordset import RecordsText
+from agentos_store.engine.columnwise import decode_rows, encode_column, has_longer
+from agentos_store.engine.recordset import CompoundText
 from agentos_store.errors import InvalidValueError, PayloadTooLargeError
 from agentos_store.types import Gate
 
@@ -81,7 +81,7 @@ class Statement(Generic[M]):
 class Prepared(Generic[M]):
     """The text of a statement for one database, and the way its values go in and its rows come out."""
 
-    __slots__ = ("_binds", "_places", "build", "text", "writes")
+    __slots__ = ("_binds", "_decoders", "_make", "_places", "text", "writes")
 
     def __init__(
         self,
@@ -100,10 +100,24 @@ class Prepared(Generic[M]):
         self._binds = tuple(binds)
         self._places = None if list(places) == list(range(len(places))) else tuple(places)
         """Where each encoded value goes; None when each goes to one place, in order."""
-        decoders = [_decoder(column.type, dialect) for column in columns]
-        self.build: Callable[[Sequence[Any]], M]
+        decoders = [(place, _decoder(column.type, dialect)) for place, column in enumerate(columns)]
+        self._decoders = tuple((place, decode) for place, decode in decoders if decode is not None)
+        self._make: Callable[[Sequence[Any]], Any] = tuple
+        if returns is not None:
+            # By name, for the columns may come out of a common table expression.
+            self._make = row_builder(cast("Any", returns), tuple(column.name for column in columns))
+
+    def build(self, row: Sequence[Any]) -> M:
         """Make a row into a model, or into a tuple of decoded values."""
-        self.build = _tuple_builder(decoders) if returns is None else _model_builder(returns, columns, decoders)
+        values = list(row)
+        for place, decode in self._decoders:
+            if (value := values[place]) is not None:
+                values[place] = decode(value)
+        return cast("M", self._make(values))
+
+    def build_all(self, rows: Sequence[Sequence[Any]]) -> list[M]:
+        """Make each row into a model, or into a tuple of decoded values."""
+        return list(map(self._make, decode_rows(rows, self._decoders)))
 
     def encode(self, values: Mapping[str, object], max_payload: int = NO_LIMIT) -> list[object]:
         """Return the driver's values in the order of the text.
@@ -129,16 +143,24 @@ class Prepared(Generic[M]):
 
     def encode_many(self, rows: Sequence[Mapping[str, object]], max_payload: int = NO_LIMIT) -> list[Sequence[object]]:
         """Return the driver's values of each row; raise what ``encode`` raises for the first row that is refused."""
+        given = {name: [row[name] for row in rows] for name, *_ in self._binds if name is not None}
+        return self.encode_columns(len(rows), given, max_payload)
+
+    def encode_columns(
+        self, count: int, given: Mapping[str, Sequence[object]], max_payload: int = NO_LIMIT
+    ) -> list[Sequence[object]]:
+        """Do what ``encode_many`` does for so many rows, given as the values of each column."""
         few = max_payload // LARGEST_CHARACTER
         try:
             columns = [
-                [extra] * len(rows) if name is None else encode_column(rows, name, encode, extra, for_none)
+                [extra] * count if name is None else encode_column(given[name], encode, extra, for_none)
                 for name, encode, extra, for_none in self._binds
             ]
         except InvalidValueError:
             columns = []
         if not columns or any(has_longer(column, few) for column in columns):
-            return [self.encode(row, max_payload) for row in rows]
+            rows = zip(*given.values(), strict=True)
+            return [self.encode(dict(zip(given, row, strict=True)), max_payload) for row in rows]
         placed = columns if self._places is None else [columns[place] for place in self._places]
         return list(zip(*placed, strict=True))
 
@@ -146,11 +168,10 @@ class Prepared(Generic[M]):
         for value, (_, _, called, _) in zip(encoded, self._binds, strict=True):
             if value.__class__ is str:
                 check_size(str(value), str(called), max_payload)
-            elif isinstance(value, RecordsText):
-                for row in value.rows:
-                    for name, part in row.items():
-                        if part.__class__ is str:
-                            check_size(str(part), name, max_payload)
+            elif isinstance(value, CompoundText):
+                for name, part in value.parts:
+                    if part.__class__ is str:
+                        check_size(str(part), name, max_payload)
 
 
 LARGEST_CHARACTER = 4
@@ -170,10 +191,17 @@ def plain_json(value: object) -> object:
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else value
 
 
-def insert_into(model: type[Base], *, returning: Iterable[str] = ()) -> Insert:
-    """Return an INSERT with one named value for each column that the database does not number itself."""
+def insert_into(model: type[Base], *, returning: Iterable[str] = (), only: Collection[str] | None = None) -> Insert:
+    """Return an INSERT with one named value for each column that the database does not number itself.
+
+    With ``only``, for each of these columns; the others are NULL.
+    """
     table = model.table()
-    columns = {c.name: bindparam(c.name, type_=c.type) for c in table.columns if not numbered_by_database(c)}
+    columns = {
+        c.name: bindparam(c.name, type_=c.type)
+        for c in table.columns
+        if not numbered_by_database(c) and (only is None or c.name in only)
+    }
     statement = insert(table).values(columns)
     names = tuple(returning)
     return statement.returning(*(table.c[name] for name in names)) if names else statement
@@ -230,37 +258,17 @@ def _decoder(type_: Any, dialect: Dialect) -> Decode | None:
     return cast("Decode | None", process)
 
 
-def _tuple_builder(decoders: Sequence[Decode | None]) -> Callable[[Sequence[Any]], Any]:
-    if not any(decoders):
-        return tuple
-    todo = tuple((i, decode) for i, decode in enumerate(decoders) if decode is not None)
-
-    def build(row: Sequence[Any]) -> tuple[Any, ...]:
-        values = list(row)
-        for i, decode in todo:
-            if row[i] is not None:
-                values[i] = decode(row[i])
-        return tuple(values)
-
-    return build
-
-
-def _model_builder(
-    model: type[M], columns: Sequence[Column[Any]], decoders: Sequence[Decode | None]
-) -> Callable[[Sequence[Any]], M]:
+@cache
+def row_builder(model: type[M], columns: tuple[str, ...]) -> Callable[[Sequence[Any]], M]:
+    """Return what makes a detached, complete model of a row of decoded values that begins with these columns'."""
     shape = _shape(cast("Any", model))
-    # By name, for the columns may come out of a common table expression.
-    keys = tuple(shape.keys[column.name] for column in columns)
-    todo = tuple((i, key, decode) for i, (key, decode) in enumerate(zip(keys, decoders, strict=True)) if decode)
+    keys = tuple(shape.keys[name] for name in columns)
     new_instance, mapped, identity = shape.new_instance, shape.mapped, shape.identity
 
     def build(row: Sequence[Any]) -> M:
         instance = new_instance()
         values = instance.__dict__
-        values.update(zip(keys, row, strict=True))
-        for i, key, decode in todo:
-            if row[i] is not None:
-                values[key] = decode(row[i])
+        values.update(zip(keys, row, strict=False))
         # A key makes the instance detached, as if a session had loaded and expunged it.
         values["_sa_instance_state"].key = (mapped, identity(values), None)
         return cast("M", instance)
@@ -273,7 +281,12 @@ def build_model(model: type[M], values: Mapping[str, object]) -> M:
     shape = _shape(cast("Any", model))
     instance = shape.new_instance()
     state = instance.__dict__
-    state.update(zip(shape.attributes, shape.pick(values), strict=True))
+    if len(values) == len(shape.keys) and shape.names.issuperset(values):
+        state.update(values)
+        for name, attribute in shape.renamed:
+            state[attribute] = state.pop(name)
+    else:
+        state.update(zip(shape.attributes, shape.pick(values), strict=True))
     state["_sa_instance_state"].key = (shape.mapped, shape.identity(state), None)
     return cast("M", instance)
 
@@ -281,7 +294,7 @@ def build_model(model: type[M], values: Mapping[str, object]) -> M:
 class _Shape:
     """How instances of a model are made without its constructor."""
 
-    __slots__ = ("attributes", "identity", "keys", "mapped", "new_instance", "pick")
+    __slots__ = ("attributes", "identity", "keys", "mapped", "names", "new_instance", "pick", "renamed")
 
     def __init__(self, model: type[Any]) -> None:
         # Until the mappers are configured an attribute cannot be read.
@@ -289,6 +302,9 @@ class _Shape:
         mapper = inspect(model)
         self.keys = {column.name: mapper.get_property_by_column(column).key for column in mapper.columns}
         """Attribute by column."""
+        self.names = frozenset(self.keys)
+        self.renamed = tuple((name, key) for name, key in self.keys.items() if name != key)
+        """Columns whose attributes have other names."""
         self.attributes = tuple(self.keys.values())
         self.pick = itemgetter(*self.keys)
         """Returns the values of the columns, in the order of the attributes; no model has a single column."""

@@ -11,7 +11,7 @@ from sqlalchemy import FromClause, Select, bindparam, or_, select, union
 
 from agentos_store.engine.among import searched
 from agentos_store.engine.session import Session
-from agentos_store.engine.statement import Statement, build_model, plain_json
+from agentos_store.engine.statement import Statement, plain_json, row_builder
 from agentos_store.errors import InvalidValueError
 from agentos_store.knowledge.models import KbChunk, KbSource
 from agentos_store.knowledge.replacing import CHUNKS, KIND, texts_of
@@ -21,7 +21,6 @@ from agentos_store.operation import F, Repository, Runner, reads
 from agentos_store.search.asking import LARGEST_LIMIT, ask, check_look, check_page
 from agentos_store.search.fusion import fuse
 from agentos_store.search.keys import keys_in
-from agentos_store.search.matching import binds
 from agentos_store.search.query import Query, parse
 from agentos_store.search.ranking import Ranking
 from agentos_store.search.snippets import MARKS, WIDTH, snippet
@@ -130,7 +129,7 @@ class KnowledgeFinding(Repository[F]):
                 ranked = view.matrix.nearest(wanted, count if words is None else DEPTH, among)
             near = {key for key, _ in ranked}
             if words is not None:
-                ranked = fuse([[key for key in words if key not in gone], [key for key, _ in ranked]])[:count]
+                ranked = fuse([[key for key in words if key not in gone], [key for key, _ in ranked]], count)
             rows, revision = _fetch(session, [key for key, _ in ranked], model_name)
             missing = [key for key, _ in ranked if key not in rows or (key in near and rows[key][-1] is None)]
             if not missing and (is_new or revision == view.revision):
@@ -149,6 +148,7 @@ def _hits(
     found: Sequence[tuple[Sequence[Any], float, Query | None]], marks: tuple[str, str], width: int
 ) -> list[ChunkHit]:
     """Return hits of rows with their scores, and with the words that each of them has."""
+    build_chunk, build_source = row_builder(KbChunk, _CHUNK_NAMES), row_builder(KbSource, _SOURCE_NAMES)
     # Several of them may be of one source.
     sources: dict[str, KbSource] = {}
     hits = []
@@ -156,11 +156,11 @@ def _hits(
         of_source = row[len(_CHUNK_NAMES) :]
         source = sources.get(of_source[0])
         if source is None:
-            source = sources[of_source[0]] = build_model(KbSource, dict(zip(_SOURCE_NAMES, of_source, strict=False)))
+            source = sources[of_source[0]] = build_source(of_source)
         # The content says more than a heading, which is shown anyway.
-        texts = reversed(texts_of(row[_HEADING], row[_CONTENT]))
-        shown = snippet([*texts], asked or _NO_WORDS, width=width, marks=marks)
-        hits.append(ChunkHit(build_model(KbChunk, dict(zip(_CHUNK_NAMES, row, strict=False))), source, score, shown))
+        texts = texts_of(row[_HEADING], row[_CONTENT])[::-1]
+        shown = snippet(texts, asked or _NO_WORDS, width=width, marks=marks)
+        hits.append(ChunkHit(build_chunk(row), source, score, shown))
     return hits
 
 
@@ -191,8 +191,7 @@ def _ranked(session: Session, asked: Query, filters: Mapping[str, object]) -> li
     """Return the keys that the words find, the best first, with their scores."""
     if not asked.is_indexed:
         return [(row[0], row[-1]) for row in _found(session, asked, filters, DEPTH, 0)]
-    window = {"limit_": DEPTH, "offset_": 0}
-    return session.all(_ranking(filters).keys, {**filters, **binds(asked), **window})
+    return _ranking(filters).keys(session, asked, filters, DEPTH)
 
 
 _PATTERN = JSONValue("object")

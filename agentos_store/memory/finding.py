@@ -11,7 +11,7 @@ from sqlalchemy import FromClause, Select, bindparam, literal_column, select, un
 
 from agentos_store.engine.among import searched
 from agentos_store.engine.session import Session
-from agentos_store.engine.statement import Statement, build_model
+from agentos_store.engine.statement import Statement, row_builder
 from agentos_store.memory.items import IS_VALID, ITEMS, PLACE
 from agentos_store.memory.models import SCOPES, MemoryItem
 from agentos_store.memory.texts import KIND, texts_of, tokens_of
@@ -156,8 +156,11 @@ def _found(
     return list(islice(matching_hits, offset, offset + limit))
 
 
+_NAMES = tuple(ITEMS.c.keys())
+
+
 def _hit(row: Sequence[Any]) -> tuple[MemoryItem, float]:
-    return build_model(MemoryItem, dict(zip(ITEMS.c.keys(), row, strict=False))), row[-1]
+    return row_builder(MemoryItem, _NAMES)(row), row[-1]
 
 
 def _search_of(names: frozenset[str]) -> Ranking:

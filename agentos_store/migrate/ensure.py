@@ -43,7 +43,8 @@ def _target(url: str | URL | None, schema: str | None, environment: object, env_
 
 def _surroundings() -> tuple[object, object]:
     """Return what the settings depend on: the variables, and the state of the file ``.env`` here."""
-    environment = tuple([item for item in os.environ.items() if item[0].upper().startswith("DATABASE_")])
+    # By their names alone, which are few beside all that an environment holds: each look at a value decodes it.
+    environment = tuple([(name, os.environ.get(name)) for name in os.environ if name.upper().startswith("DATABASE_")])
     try:
         found = os.stat(".env")  # noqa: PTH116  half the time of a Path
     except OSError:

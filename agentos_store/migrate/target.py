@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,14 @@ class Target:
     schema: str | None
     """None on SQLite."""
     settings: Any
+    path: Path | None = field(init=False)
+    """The SQLite file; None on PostgreSQL. Read out of the URL once, for a service asks it at each look."""
 
     def __post_init__(self) -> None:
         """Refuse a schema that cannot be one of ours."""
         if self.schema is not None:
             check_schema(self.schema)
+        object.__setattr__(self, "path", sqlite_path(self.url) if self.schema is None else None)
 
     @classmethod
     def of(cls, url: str | URL | None, *, schema: str | None = None, settings: Any = None) -> Target:
@@ -73,11 +76,6 @@ class Target:
         if sqlite_path(parsed) is None:
             raise InvalidValueError("url", "a database in memory is initialised by the store that opens it")
         return cls(parsed, None, settings)
-
-    @property
-    def path(self) -> Path | None:
-        """The SQLite file; None on PostgreSQL."""
-        return sqlite_path(self.url) if self.schema is None else None
 
     def describe(self) -> str:
         """Return where it is, for people."""

@@ -6,33 +6,18 @@ import datetime as dt
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from agentos_store.agents.models import Agent
-from agentos_store.conversations.message_models import Message
 from agentos_store.engine.backend import Backend
 from agentos_store.engine.meter import Kind, Latency, OperationCount
-from agentos_store.engine.session import Session
-from agentos_store.engine.vitals import PoolState, ServerState
-from agentos_store.operation import Access
+from agentos_store.engine.vitals import PoolState
 from agentos_store.operations.aside import Aside, check_timeout
-from agentos_store.operations.counting import Count, RowCount
+
+if TYPE_CHECKING:
+    from agentos_store.operations.storage import Storage
 
 TIMEOUT = 2.0
 """Seconds that the database is asked for what only it knows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """How much is in a database."""
-
-    agents: Count
-    """Those that are not softly deleted."""
-    messages: Count
-    """Rows, those of earlier generations included."""
-    size_bytes: int
-    """On disk: of the file and its log, or of the schema's tables and their indexes."""
-    server: ServerState | None
-    """None on SQLite, which has no server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +60,9 @@ class Gauges:
         return self._metrics(await self._aside.ask_async(self._ask, check_timeout(seconds)))
 
     def _ask(self) -> Storage:
-        backend = self._backend
+        from agentos_store.operations.storage import read_storage
 
-        def body(session: Session) -> tuple[Count, Count]:
-            return _AGENTS.of(session), _MESSAGES.of(session)
-
-        agents, messages = backend.run(Access.SNAPSHOT, "metrics", body, repeatable=True)
-        return Storage(agents, messages, backend.size(), backend.server_state())
+        return read_storage(self._backend)
 
     def _metrics(self, answer: Future[Storage] | None) -> Metrics:
         figures, pool = self._backend.meter.figures(), self._backend.pool_state()
@@ -101,7 +82,3 @@ class Gauges:
             storage=None if answer is None or answer.exception() is not None else answer.result(),
             collected_at=dt.datetime.now(dt.UTC),
         )
-
-
-_AGENTS = RowCount(Agent.table(), Agent.table().c.deleted_at.is_(None))
-_MESSAGES = RowCount(Message.table())

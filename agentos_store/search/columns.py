@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from agentos_store.errors import InvalidValueError
 from agentos_store.search.query import Phrase, Query
+from agentos_store.search.tokenizer import is_run
 from agentos_store.types import Text
 from agentos_store.types.gate import Decode, Encode, Gate, PostgreSQLType, kind_of
 
@@ -143,12 +144,14 @@ class RankedTerms(_Asked):
     postgresql_type = "TSQUERY[]"
 
     def write_sqlite(self, query: Query) -> object:
-        """Return a JSON array of them."""
-        return json.dumps(_ranked(query), ensure_ascii=False)
+        """Return what ``relevance`` takes: a JSON array of the number of prefixes, and of the texts to count."""
+        # A pair is in no other token: each of a run is a pair or one character, and no other has a character of runs.
+        texts = [term if len(term) == 2 and is_run(term) else f" {term} " for term in ranked_terms(query)]
+        return json.dumps([count_prefixes(query), *texts], ensure_ascii=False)
 
     def write_postgresql(self, query: Query) -> object:
         """Return an array of tsqueries."""
-        return [_quote(term) for term in _ranked(query)]
+        return [_quote(term) for term in ranked_terms(query)]
 
 
 class QueryPieces(_Asked):
@@ -174,11 +177,17 @@ MOST_RANKED = 8
 """Tokens that are counted for a text's rank."""
 
 
-def _ranked(query: Query) -> list[str]:
+def ranked_terms(query: Query) -> list[str]:
+    """Return the tokens that a text's rank depends on, of what an index is asked."""
     found: dict[str, None] = {}
     for phrase in query.required:
         found |= dict.fromkeys(phrase.terms[:-1] if phrase.prefix else phrase.terms)
     return list(found)[:MOST_RANKED]
+
+
+def count_prefixes(query: Query) -> int:
+    """Return how many beginnings of words an index is asked for."""
+    return sum(phrase.prefix for phrase in query.required)
 
 
 def _all(query: Query) -> Iterable[Phrase]:

@@ -13,7 +13,7 @@ from sqlalchemy import FromClause, Select, bindparam, func, select
 
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
-from agentos_store.search.matching import binds, matching
+from agentos_store.search.matching import binds, count_terms, matching
 from agentos_store.search.query import Query
 
 SPARE = 20
@@ -25,6 +25,25 @@ FEW = 200
 ALL = 2**62
 
 Row = Sequence[Any]
+Of = Callable[[FromClause], Select[Any]]
+
+
+class _Statements:
+    """The statements for queries of so many ranked terms."""
+
+    def __init__(self, kind: str, keys: Of, rows: Of, terms: int) -> None:
+        found = matching(kind, terms)
+        self.keys: Statement[Any] = Statement(_page(keys(found), found))
+        """The keys of a page, with their scores."""
+        best = _page(keys(found), found).subquery("best")
+        self.whole: Statement[Any] = Statement(_ordered(rows(best), best))
+        """The rows of a page."""
+        few = select(found.c.key, found.c.score).order_by(found.c.score.desc(), found.c.key)
+        first = few.limit(bindparam("window_")).cte("few")
+        best = _page(keys(first), first).subquery("best")
+        seen = select(func.count()).select_from(first).scalar_subquery().label("seen")
+        self.first: Statement[Any] = Statement(_ordered(rows(best), best).add_columns(seen))
+        """The rows of a page that is among the first few documents, and how many these are."""
 
 
 class Ranking:
@@ -35,42 +54,41 @@ class Ranking:
     whether there are filters that leave most out.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        keys: Callable[[FromClause], Select[Any]],
-        rows: Callable[[FromClause], Select[Any]],
-        *,
-        filtered: bool,
-    ) -> None:
+    def __init__(self, kind: str, keys: Of, rows: Of, *, filtered: bool) -> None:
+        self._kind, self._keys, self._rows = kind, keys, rows
         self._filtered = filtered
-        found = matching(kind)
-        self.keys: Statement[Any] = Statement(_page(keys(found), found))
-        best = _page(keys(found), found).subquery("best")
-        self._whole: Statement[Any] = Statement(_ordered(rows(best), best))
-        total = func.count().over().label("total")
-        few = select(found.c.key, found.c.score, total)
-        few = few.order_by(found.c.score.desc(), found.c.key).limit(bindparam("window_"))
-        first = few.subquery("few")
-        best = _page(keys(first).add_columns(first.c.total), first).subquery("best")
-        self._first: Statement[Any] = Statement(_ordered(rows(best), best).add_columns(best.c.total))
+        self._statements: dict[int, _Statements] = {}
 
     def page(self, session: Session, query: Query, filters: Mapping[str, object], limit: int, offset: int) -> list[Row]:
         """Return the rows of a page, the best first, ties by key; each with its score at the end.
 
         The query must be one that the index answers by itself.
         """
+        statements = self._of(query)
         values = {**filters, **binds(query), "limit_": limit, "offset_": offset}
         window = offset + limit + SPARE
         if not self._filtered and window <= FEW:
-            rows = session.all(self._first, {**values, "window_": window})
-            if len(rows) == limit or (rows and rows[0][-1] <= window):
+            rows = session.all(statements.first, {**values, "window_": window})
+            if len(rows) == limit or (rows and rows[0][-1] < window):
                 return [row[:-1] for row in rows]
-        return session.all(self._whole, values)
+        return session.all(statements.whole, values)
 
     def every(self, session: Session, query: Query, filters: Mapping[str, object]) -> list[Row]:
         """Return the rows of all that is found."""
-        return session.all(self._whole, {**filters, **binds(query), "limit_": ALL, "offset_": 0})
+        return session.all(self._of(query).whole, {**filters, **binds(query), "limit_": ALL, "offset_": 0})
+
+    def keys(
+        self, session: Session, query: Query, filters: Mapping[str, object], limit: int
+    ) -> list[tuple[str, float]]:
+        """Return the keys of the best documents with their scores; the index must answer the query by itself."""
+        return session.all(self._of(query).keys, {**filters, **binds(query), "limit_": limit, "offset_": 0})
+
+    def _of(self, query: Query) -> _Statements:
+        terms = count_terms(query)
+        made = self._statements.get(terms)
+        if made is None:
+            made = self._statements[terms] = _Statements(self._kind, self._keys, self._rows, terms)
+        return made
 
 
 def _page(keys: Select[Any], found: FromClause) -> Select[Any]:

@@ -164,7 +164,7 @@ def _show(text: str, window: Sequence[_Match], width: int, marks: tuple[str, str
         shown += [text[at:begin], marks[0], text[begin:finish], marks[1]]
         at = finish
     shown += [text[at:end], _CUT if end < len(text) else ""]
-    return _SPACE.sub(" ", "".join(shown)).strip()
+    return " ".join("".join(shown).split())
 
 
 def _at_words(text: str, start: int, end: int, first: int, last: int) -> tuple[int, int]:

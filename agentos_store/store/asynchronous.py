@@ -26,27 +26,26 @@ from agentos_store.engine.retry import OnRetry, RetryPolicy, is_transient
 from agentos_store.engine.session import Session
 from agentos_store.errors import LockTimeoutError, TransientError, UsageError
 from agentos_store.operation import Access, Awaiting, refuse_inside_body
-from agentos_store.operations import consistency, partitions
-from agentos_store.operations.consistency import ConsistencyReport
 from agentos_store.operations.health import TIMEOUT as HEALTH_TIMEOUT
 from agentos_store.operations.health import Checkup, Health
 from agentos_store.operations.metrics import TIMEOUT as METRICS_TIMEOUT
 from agentos_store.operations.metrics import Gauges, Metrics
-from agentos_store.operations.partitions import PartitionReport
-from agentos_store.operations.retention import Policy, PruneReport, prune
-from agentos_store.operations.status import Status, read_status
-from agentos_store.operations.vacuum import VacuumReport, vacuum
+from agentos_store.operations.partitions import AHEAD, ROWS, PartitionReport, partition_events
 from agentos_store.store.blocking import TransactionRunner
 from agentos_store.store.opening import open_backend
-from agentos_store.store.repositories import Repositories
+from agentos_store.store.repositories import Repositories, import_every_domain
 
 if TYPE_CHECKING:
     from agentos_store.operations.backups import BackupReport
+    from agentos_store.operations.consistency import ConsistencyReport
     from agentos_store.operations.doctor.report import Diagnosis
     from agentos_store.operations.export import ExportReport
     from agentos_store.operations.forgetting import ForgetReport
     from agentos_store.operations.moving.archive_source import ArchiveReport
     from agentos_store.operations.moving.move import MoveReport
+    from agentos_store.operations.retention import Policy, PruneReport
+    from agentos_store.operations.status import Status
+    from agentos_store.operations.vacuum import VacuumReport
     from agentos_store.settings import Settings
 
 R = TypeVar("R")
@@ -222,7 +221,12 @@ class AsyncStore(Repositories[Awaiting]):
         async def open_it() -> AsyncStore:
             refuse_inside_body()
             hop = _Hop()
-            opening = partial(open_backend, url, schema=schema, settings=settings, engine=engine, on_retry=on_retry)
+
+            def opening() -> Backend:
+                # Here in the thread: the event loop must not stand still when a domain is used for the first time.
+                import_every_domain()
+                return open_backend(url, schema=schema, settings=settings, engine=engine, on_retry=on_retry)
+
             try:
                 backend = await hop.obtain(opening, lambda opened: opened.close())
             except BaseException:
@@ -282,6 +286,8 @@ class AsyncStore(Repositories[Awaiting]):
 
     async def status(self) -> Status:
         """Return what an operator looks at first: revision, size, counts, the oldest task that waits."""
+        from agentos_store.operations.status import read_status
+
         return await self._hop.call(read_status, self._backend)
 
     async def doctor(self, *, deep: bool = False) -> Diagnosis:
@@ -296,10 +302,14 @@ class AsyncStore(Repositories[Awaiting]):
         Counters of sessions and users, gaps in the numbers of messages, tool calls that nobody is at work on, safe
         fork points behind the end, snapshots whose messages are gone. Raises NotFoundError for an unknown agent.
         """
+        from agentos_store.operations import consistency
+
         return await self._hop.call(consistency.check_consistency, self._backend, agent_id)
 
     async def repair(self, agent_id: str | None = None) -> ConsistencyReport:
         """Put right what ``check_consistency`` finds and has a remedy for; return what was put right."""
+        from agentos_store.operations import consistency
+
         return await self._hop.call(consistency.repair, self._backend, agent_id)
 
     async def copy_to(
@@ -333,6 +343,8 @@ class AsyncStore(Repositories[Awaiting]):
         verify. A ``dry_run`` only counts. A policy that would leave nothing of its table has to be confirmed. The run
         is noted in ``maintenance_runs``. ``progress`` is told the policy's name and its rows so far, after each step.
         """
+        from agentos_store.operations.retention import prune
+
         work = partial(prune, dry_run=dry_run, confirm=confirm, progress=progress)
         return await self._hop.call(work, self._backend, policies)
 
@@ -366,6 +378,8 @@ class AsyncStore(Repositories[Awaiting]):
 
     async def vacuum(self, *, full: bool = False) -> VacuumReport:
         """Give back what deleted rows took up, as ``Store.vacuum`` does."""
+        from agentos_store.operations.vacuum import vacuum
+
         return await self._hop.call(vacuum, self._backend, full=full)
 
     async def backup(
@@ -400,9 +414,9 @@ class AsyncStore(Repositories[Awaiting]):
 
         return await self._hop.call(partial(export, progress=progress), self._backend, directory, names)
 
-    async def partition_events(self, *, rows: int = partitions.ROWS, ahead: int = partitions.AHEAD) -> PartitionReport:
+    async def partition_events(self, *, rows: int = ROWS, ahead: int = AHEAD) -> PartitionReport:
         """Partition the events by position, as ``Store.partition_events`` does."""
-        return await self._hop.call(partitions.partition_events, self._backend, rows=rows, ahead=ahead)
+        return await self._hop.call(partition_events, self._backend, rows=rows, ahead=ahead)
 
     async def close(self) -> None:
         """Let running operations end and give back the connections; closing twice is no error.

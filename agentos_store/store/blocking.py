@@ -20,26 +20,25 @@ from agentos_store.engine.retry import OnRetry, RetryPolicy
 from agentos_store.engine.session import Session
 from agentos_store.errors import LockTimeoutError, UsageError
 from agentos_store.operation import Access, Blocking, refuse_inside_body
-from agentos_store.operations import consistency, partitions
-from agentos_store.operations.consistency import ConsistencyReport
 from agentos_store.operations.health import TIMEOUT as HEALTH_TIMEOUT
 from agentos_store.operations.health import Checkup, Health
 from agentos_store.operations.metrics import TIMEOUT as METRICS_TIMEOUT
 from agentos_store.operations.metrics import Gauges, Metrics
-from agentos_store.operations.partitions import PartitionReport
-from agentos_store.operations.retention import Policy, PruneReport, prune
-from agentos_store.operations.status import Status, read_status
-from agentos_store.operations.vacuum import VacuumReport, vacuum
+from agentos_store.operations.partitions import AHEAD, ROWS, PartitionReport, partition_events
 from agentos_store.store.opening import open_backend
 from agentos_store.store.repositories import Repositories
 
 if TYPE_CHECKING:
     from agentos_store.operations.backups import BackupReport
+    from agentos_store.operations.consistency import ConsistencyReport
     from agentos_store.operations.doctor.report import Diagnosis
     from agentos_store.operations.export import ExportReport
     from agentos_store.operations.forgetting import ForgetReport
     from agentos_store.operations.moving.archive_source import ArchiveReport
     from agentos_store.operations.moving.move import MoveReport
+    from agentos_store.operations.retention import Policy, PruneReport
+    from agentos_store.operations.status import Status
+    from agentos_store.operations.vacuum import VacuumReport
     from agentos_store.settings import Settings
 
 R = TypeVar("R")
@@ -224,6 +223,8 @@ class Store(Repositories[Blocking]):
 
     def status(self) -> Status:
         """Return what an operator looks at first: revision, size, counts, the oldest task that waits."""
+        from agentos_store.operations.status import read_status
+
         return read_status(self._backend)
 
     def doctor(self, *, deep: bool = False) -> Diagnosis:
@@ -244,10 +245,14 @@ class Store(Repositories[Blocking]):
         Counters of sessions and users, gaps in the numbers of messages, tool calls that nobody is at work on, safe
         fork points behind the end, snapshots whose messages are gone. Raises NotFoundError for an unknown agent.
         """
+        from agentos_store.operations import consistency
+
         return consistency.check_consistency(self._backend, agent_id)
 
     def repair(self, agent_id: str | None = None) -> ConsistencyReport:
         """Put right what ``check_consistency`` finds and has a remedy for; return what was put right."""
+        from agentos_store.operations import consistency
+
         return consistency.repair(self._backend, agent_id)
 
     def copy_to(
@@ -288,6 +293,8 @@ class Store(Repositories[Blocking]):
         verify. A ``dry_run`` only counts. A policy that would leave nothing of its table has to be confirmed. The run
         is noted in ``maintenance_runs``. ``progress`` is told the policy's name and its rows so far, after each step.
         """
+        from agentos_store.operations.retention import prune
+
         return prune(self._backend, policies, dry_run=dry_run, confirm=confirm, progress=progress)
 
     def forget(
@@ -323,6 +330,8 @@ class Store(Repositories[Blocking]):
         against everybody. Tables that somebody has locked, or that the role may not vacuum, are passed over and named.
         Raises LockTimeoutError when other writers do not give way, UnavailableError when the disk is full.
         """
+        from agentos_store.operations.vacuum import vacuum
+
         refuse_inside_body()
         return vacuum(self._backend, full=full)
 
@@ -368,7 +377,7 @@ class Store(Repositories[Blocking]):
         refuse_inside_body()
         return export(self._backend, directory, names, progress=progress)
 
-    def partition_events(self, *, rows: int = partitions.ROWS, ahead: int = partitions.AHEAD) -> PartitionReport:
+    def partition_events(self, *, rows: int = ROWS, ahead: int = AHEAD) -> PartitionReport:
         """Partition the events by position, on PostgreSQL only; called again, make further partitions ahead.
 
         It makes the same schema, with the table as it is as the first partition: it is read once and nothing is
@@ -379,7 +388,7 @@ class Store(Repositories[Blocking]):
         Needs the rights of the table's owner. Raises UnavailableError on SQLite, and while views, triggers, policies or
         publications hang on the table; LockTimeoutError when somebody uses it without a pause.
         """
-        return partitions.partition_events(self._backend, rows=rows, ahead=ahead)
+        return partition_events(self._backend, rows=rows, ahead=ahead)
 
     def close(self) -> None:
         """Let running operations end and give back the connections; closing twice is no error.

@@ -1,35 +1,63 @@
-"""Every repository, bound to one runner; a new domain is added here and nowhere else."""
+"""Every repository, bound to one runner; a new domain is added here and nowhere else.
+
+A domain is imported when a program first uses it: all of them take four times as long to import as SQLAlchemy, and few
+programs use them all.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from agentos_store.agents.documents import DocumentRepository
-from agentos_store.agents.repository import AgentRepository
-from agentos_store.agents.snapshots import SnapshotRepository
-from agentos_store.conversations import message_index
-from agentos_store.conversations.contexts import ContextRepository
-from agentos_store.conversations.messages import MessageRepository
-from agentos_store.conversations.sessions import SessionRepository
-from agentos_store.conversations.tool_calls import ToolCallRepository
-from agentos_store.conversations.users import UserRepository
-from agentos_store.events.repository import EventRepository
-from agentos_store.governance.inbox import InboxRepository
-from agentos_store.governance.verdicts import VerdictRepository
-from agentos_store.knowledge import replacing as knowledge
-from agentos_store.knowledge.repository import KnowledgeRepository
-from agentos_store.leases.repository import LeaseRepository
-from agentos_store.memory import items as memory
-from agentos_store.memory.repository import MemoryRepository
 from agentos_store.operation import F, Repository, Runner
-from agentos_store.projects.repository import ProjectRepository
-from agentos_store.search.repository import SearchRepository
-from agentos_store.tasks.audits import AuditRepository
-from agentos_store.tasks.lineage import LineageRepository
-from agentos_store.tasks.repository import TaskRepository
 
-SOURCES = (memory.SOURCE, knowledge.SOURCE, message_index.SOURCE)
-"""What is searched; a new kind is added here."""
+if TYPE_CHECKING:
+    from agentos_store.agents.documents import DocumentRepository
+    from agentos_store.agents.repository import AgentRepository
+    from agentos_store.agents.snapshots import SnapshotRepository
+    from agentos_store.conversations.contexts import ContextRepository
+    from agentos_store.conversations.messages import MessageRepository
+    from agentos_store.conversations.sessions import SessionRepository
+    from agentos_store.conversations.tool_calls import ToolCallRepository
+    from agentos_store.conversations.users import UserRepository
+    from agentos_store.events.repository import EventRepository
+    from agentos_store.governance.inbox import InboxRepository
+    from agentos_store.governance.verdicts import VerdictRepository
+    from agentos_store.knowledge.repository import KnowledgeRepository
+    from agentos_store.leases.repository import LeaseRepository
+    from agentos_store.memory.repository import MemoryRepository
+    from agentos_store.projects.repository import ProjectRepository
+    from agentos_store.search.repository import SearchRepository
+    from agentos_store.tasks.audits import AuditRepository
+    from agentos_store.tasks.lineage import LineageRepository
+    from agentos_store.tasks.repository import TaskRepository
+
+REPOSITORIES = {
+    "projects": ("agentos_store.projects.repository", "ProjectRepository"),
+    "tasks": ("agentos_store.tasks.repository", "TaskRepository"),
+    "lineage": ("agentos_store.tasks.lineage", "LineageRepository"),
+    "audits": ("agentos_store.tasks.audits", "AuditRepository"),
+    "verdicts": ("agentos_store.governance.verdicts", "VerdictRepository"),
+    "inbox": ("agentos_store.governance.inbox", "InboxRepository"),
+    "events": ("agentos_store.events.repository", "EventRepository"),
+    "memory": ("agentos_store.memory.repository", "MemoryRepository"),
+    "kb": ("agentos_store.knowledge.repository", "KnowledgeRepository"),
+    "search": ("agentos_store.store.searched", "StoreSearchRepository"),
+    "leases": ("agentos_store.leases.repository", "LeaseRepository"),
+    "users": ("agentos_store.conversations.users", "UserRepository"),
+    "sessions": ("agentos_store.conversations.sessions", "SessionRepository"),
+    "messages": ("agentos_store.conversations.messages", "MessageRepository"),
+    "tool_calls": ("agentos_store.conversations.tool_calls", "ToolCallRepository"),
+    "contexts": ("agentos_store.conversations.contexts", "ContextRepository"),
+    "agents": ("agentos_store.agents.repository", "AgentRepository"),
+    "snapshots": ("agentos_store.agents.snapshots", "SnapshotRepository"),
+    "documents": ("agentos_store.agents.documents", "DocumentRepository"),
+}
+"""By the attribute of the store: the module of the repository, and its class."""
+
+MODELS = "agentos_store.models"
+"""Imported before any repository: a row that is refused is explained by the tables of other domains, too."""
 
 T = TypeVar("T", bound=Repository[Any])
 
@@ -37,52 +65,96 @@ T = TypeVar("T", bound=Repository[Any])
 class Repositories(Generic[F]):
     """The operations of all domains."""
 
+    projects: ProjectRepository[F]
+    """Projects and their repositories."""
+    tasks: TaskRepository[F]
+    """Tasks, from the wish to the result."""
+    lineage: LineageRepository[F]
+    """What tasks come from, and what they led to."""
+    audits: AuditRepository[F]
+    """What happened to tasks, chained."""
+    verdicts: VerdictRepository[F]
+    """What guardians decided about tasks."""
+    inbox: InboxRepository[F]
+    """Events that the supervisor looks at, each once."""
+    events: EventRepository[F]
+    """What happens, to be found again and to be followed."""
+    memory: MemoryRepository[F]
+    """What agents remember."""
+    kb: KnowledgeRepository[F]
+    """What is known from files and pages."""
+    search: SearchRepository[F]
+    """The index behind every search."""
+
+    leases: LeaseRepository[F]
+    """Names that one at a time may hold."""
+    users: UserRepository[F]
+    """People and services, their quotas and what they used."""
+    sessions: SessionRepository[F]
+    """Conversations."""
+    messages: MessageRepository[F]
+    """What is said in conversations."""
+    tool_calls: ToolCallRepository[F]
+    """What is called there."""
+    contexts: ContextRepository[F]
+    """What agents and sessions work with for a while."""
+    agents: AgentRepository[F]
+    """Agents: what they are, where they stand, and whom they descend from."""
+    snapshots: SnapshotRepository[F]
+    """Moments of agents to which they, or forks of them, can go back."""
+    documents: DocumentRepository[F]
+    """What agents keep for themselves and read back whole."""
+
     def __init__(self, runner: Runner, *, asynchronous: bool) -> None:
         self._runner = runner
         self._asynchronous = asynchronous
-        self.projects: ProjectRepository[F] = ProjectRepository(runner, asynchronous=asynchronous)
-        """Projects and their repositories."""
-        self.tasks: TaskRepository[F] = TaskRepository(runner, asynchronous=asynchronous)
-        """Tasks, from the wish to the result."""
-        self.lineage: LineageRepository[F] = LineageRepository(runner, asynchronous=asynchronous)
-        """What tasks come from, and what they led to."""
-        self.audits: AuditRepository[F] = AuditRepository(runner, asynchronous=asynchronous)
-        """What happened to tasks, chained."""
-        self.verdicts: VerdictRepository[F] = VerdictRepository(runner, asynchronous=asynchronous)
-        """What guardians decided about tasks."""
-        self.inbox: InboxRepository[F] = InboxRepository(runner, asynchronous=asynchronous)
-        """Events that the supervisor looks at, each once."""
-        self.events: EventRepository[F] = EventRepository(runner, asynchronous=asynchronous)
-        """What happens, to be found again and to be followed."""
-        self.memory: MemoryRepository[F] = MemoryRepository(runner, asynchronous=asynchronous)
-        """What agents remember."""
-        self.kb: KnowledgeRepository[F] = KnowledgeRepository(runner, asynchronous=asynchronous)
-        """What is known from files and pages."""
-        self.search: SearchRepository[F] = SearchRepository(runner, asynchronous=asynchronous, sources=SOURCES)
-        """The index behind every search."""
-
-        self.leases: LeaseRepository[F] = LeaseRepository(runner, asynchronous=asynchronous)
-        """Names that one at a time may hold."""
-        self.users: UserRepository[F] = UserRepository(runner, asynchronous=asynchronous)
-        """People and services, their quotas and what they used."""
-        self.sessions: SessionRepository[F] = SessionRepository(runner, asynchronous=asynchronous)
-        """Conversations."""
-        self.messages: MessageRepository[F] = MessageRepository(runner, asynchronous=asynchronous)
-        """What is said in conversations."""
-        self.tool_calls: ToolCallRepository[F] = ToolCallRepository(runner, asynchronous=asynchronous)
-        """What is called there."""
-        self.contexts: ContextRepository[F] = ContextRepository(runner, asynchronous=asynchronous)
-        """What agents and sessions work with for a while."""
-        self.agents: AgentRepository[F] = AgentRepository(runner, asynchronous=asynchronous)
-        """Agents: what they are, where they stand, and whom they descend from."""
-        self.snapshots: SnapshotRepository[F] = SnapshotRepository(runner, asynchronous=asynchronous)
-        """Moments of agents to which they, or forks of them, can go back."""
-        self.documents: DocumentRepository[F] = DocumentRepository(runner, asynchronous=asynchronous)
-        """What agents keep for themselves and read back whole."""
 
     def bind(self, repository: type[T]) -> T:
         """Return a repository of one's own, bound to this store: ``store.bind(MyRepository[Blocking])``.
 
         Its bodies are marked with ``reads`` and ``writes`` like the library's and run in the same way.
         """
+        import_module(MODELS)
         return repository(self._runner, asynchronous=self._asynchronous)
+
+    if not TYPE_CHECKING:
+        # Hidden from type checkers, who would otherwise believe in any attribute.
+
+        def __getattr__(self, name: str) -> Any:
+            """Return the repository of this name at its first use; afterwards it is an attribute like others."""
+            if name not in REPOSITORIES:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            made = _imported(name)(self._runner, asynchronous=self._asynchronous)
+            # Of two threads that are here at once both get the same one.
+            return self.__dict__.setdefault(name, made)
+
+        def __dir__(self) -> list[str]:
+            return sorted({*super().__dir__(), *REPOSITORIES})
+
+
+def import_every_domain() -> None:
+    """Import all that a store may use, so that no first use of a domain has to wait for its import.
+
+    For a program that forks workers, which then share it, and for one in which the first call must not take longer
+    than the next ones.
+    """
+    for name in REPOSITORIES:
+        _imported(name)
+
+
+def _imported(name: str) -> Any:
+    # An interrupt reaches the main thread alone. In the middle of an import it would leave Python's lock of the module
+    # taken for ever, and whoever uses the domain next would wait for it.
+    with ThreadPoolExecutor(1, thread_name_prefix="agentos_store import") as thread:
+        try:
+            done = thread.submit(_import, name)
+        except RuntimeError:
+            # There can be no more threads.
+            return _import(name)
+        return done.result()
+
+
+def _import(name: str) -> Any:
+    import_module(MODELS)
+    module, repository = REPOSITORIES[name]
+    return getattr(import_module(module), repository)

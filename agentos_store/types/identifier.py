@@ -7,6 +7,7 @@ import re
 from agentos_store.errors import InvalidValueError
 from agentos_store.types.text import Text
 
+LONGEST = 255
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
 
 
@@ -21,15 +22,16 @@ class Identifier(Text):
     cache_ok = True
 
     def __init__(self) -> None:
-        super().__init__(1, 255)
+        super().__init__(1, LONGEST)
 
     def check(self, value: object, name: str) -> str:
         """Return the key without a change."""
+        # A text that can be printed holds no control character and no surrogate; most keys go no further.
+        if type(value) is str and 0 < len(value) <= LONGEST and value.isprintable():
+            return value
         text = super().check(value, name)
-        # A text that can be printed holds no control character; most keys go no further.
-        if not text.isprintable():
-            found = CONTROL.search(text)
-            if found:
-                why = f"holds the control character U+{ord(found.group()):04X} at character {found.start()}"
-                raise InvalidValueError(name, why)
+        found = CONTROL.search(text)
+        if found:
+            why = f"holds the control character U+{ord(found.group()):04X} at character {found.start()}"
+            raise InvalidValueError(name, why)
         return text

@@ -38,8 +38,6 @@ _encode = write = json.JSONEncoder(
 ).encode
 _decode = json.JSONDecoder().decode
 _scan: Callable[[str, int], tuple[object, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # in C
-_decode_own = json.JSONDecoder().raw_decode
-"""For what the encoder has just written: there is no space around it to look for."""
 
 
 def encode(value: object, name: str, finish: Callable[[str], str], text_fault: TextFault) -> str:
@@ -132,7 +130,8 @@ def _write(value: object, finish: Callable[[str], str]) -> tuple[str, bool]:
 
 def _is_safe(text: str, value: object) -> bool:
     """Tell whether the text reads back equal and is certainly within the limits."""
-    loaded, _ = _decode_own(text)
+    # The encoder's own text has no space around the value to look for.
+    loaded, _ = _scan(text, 0)
     if loaded != value:
         return False
     if len(text) > MAX_DIGITS and not 0 < sys.get_int_max_str_digits() <= MAX_DIGITS:

@@ -11,8 +11,8 @@ import pytest
 
 from agentos_store import Store
 from agentos_store.cli.status import bar
+from agentos_store.operations import status as operations_status
 from agentos_store.operations.status import Status, read_status
-from agentos_store.store import blocking
 
 Run = Callable[..., Any]
 
@@ -70,7 +70,7 @@ def test_an_estimate_is_marked(cli: Run, busy: str, monkeypatch: pytest.MonkeyPa
     with Store.open(busy) as store:
         for _ in range(6):
             store.tasks.create(title="x")
-    monkeypatch.setattr(blocking, "read_status", partial(read_status, exact=5))
+    monkeypatch.setattr(operations_status, "read_status", partial(read_status, exact=5))
     done = cli("--url", busy, "status")
     assert "~7" in done.out
     assert "~6" in done.out

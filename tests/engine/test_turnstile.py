@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agentos_store.engine.sqlite import turnstile as turnstile_module
 from agentos_store.engine.sqlite.filelock import try_lock
 from agentos_store.engine.sqlite.turnstile import Turnstile
 from agentos_store.errors import LockTimeoutError
@@ -165,3 +166,73 @@ def hammer_into(database: Path, name: str, start: Any, log: Path) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     hammer(database, name, start, descriptor)
     os.close(descriptor)
+
+
+def is_in_line(database: Path) -> bool:
+    with Path(f"{database}-next").open() as following:
+        return not try_lock(following.fileno())
+
+
+def test_a_busy_process_may_take_the_turn_again_before_whoever_is_in_line(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turnstile_module, "PAUSE", 60.0)
+    monkeypatch.setattr(turnstile_module, "RUN", 5.0)
+    busy, patient = Turnstile(database), Turnstile(database)
+    busy.acquire(1)
+    busy.release()
+    busy.acquire(1)
+    waiting = threading.Thread(target=give_up, args=(patient,))
+    waiting.start()
+    wait_for(lambda: is_in_line(database))
+    for _ in range(3):
+        busy.release()
+        busy.acquire(0)
+    waiting.join(10)
+    busy.release()
+    patient.close()
+    busy.close()
+
+
+def give_up(turnstile: Turnstile) -> None:
+    with pytest.raises(LockTimeoutError):
+        turnstile.acquire(0.3)
+    turnstile.release()
+
+
+@pytest.mark.parametrize("pause", [0.0, 60.0], ids=["idle", "busy"])
+def test_a_process_that_does_not_come_back_holds_nobody_up(
+    database: Path, monkeypatch: pytest.MonkeyPatch, pause: float
+) -> None:
+    """Whoever is killed in its run does not come back either; it has nothing locked then."""
+    monkeypatch.setattr(turnstile_module, "PAUSE", pause)
+    first, second = Turnstile(database), Turnstile(database)
+    first.acquire(1)
+    first.release()
+    first.acquire(1)
+    waiting = threading.Thread(target=second.acquire, args=(10,))
+    waiting.start()
+    wait_for(lambda: is_in_line(database))
+    first.release()
+    waiting.join(10)
+    assert not is_free(database)
+    second.release()
+    assert is_free(database)
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize("mark", [b"", b"1", b"1           what is this", b"1           99999999999.000000  "])
+def test_a_mark_that_makes_no_sense_holds_nobody_up(database: Path, mark: bytes) -> None:
+    first, second = Turnstile(database), Turnstile(database)
+    first.acquire(1)
+    Path(f"{database}-turn").write_bytes(mark)
+    waiting = threading.Thread(target=second.acquire, args=(10,))
+    waiting.start()
+    wait_for(lambda: is_in_line(database))
+    first.release()
+    waiting.join(10)
+    assert not is_free(database)
+    second.release()
+    first.close()
+    second.close()

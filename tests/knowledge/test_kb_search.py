@@ -112,7 +112,7 @@ def test_both_rankings_are_fused_by_rank(store: Store) -> None:
         words = [hit.chunk.chunk_id for hit in store.kb.search("cat")]
         near = [hit.chunk.chunk_id for hit in store.kb.search(**asked, metric=metric)]
         both = [(hit.chunk.chunk_id, hit.score) for hit in store.kb.search("cat", **asked, metric=metric)]
-        assert both == fuse([words, near])
+        assert both == fuse([words, near], 20)
         scores = dict(both)
         # Ranked by its words alone, however large the others' products are.
         assert scores[by_text["cat cat"]] == 1 / (60 + 1 + words.index(by_text["cat cat"]))
@@ -124,9 +124,19 @@ def test_both_rankings_are_fused_by_rank(store: Store) -> None:
 
 
 def test_ranks_make_the_score_and_keys_break_ties() -> None:
-    assert fuse([["b", "a"], ["a", "b"]]) == [("a", 1 / 61 + 1 / 62), ("b", 1 / 61 + 1 / 62)]
-    assert fuse([["c"], ["b"], []]) == [("b", 1 / 61), ("c", 1 / 61)]
-    assert [key for key, _ in fuse([["x", "y"], ["y", "z"]])] == ["y", "x", "z"]
+    assert fuse([["b", "a"], ["a", "b"]], 9) == [("a", 1 / 61 + 1 / 62), ("b", 1 / 61 + 1 / 62)]
+    assert fuse([["c"], ["b"], []], 9) == [("b", 1 / 61), ("c", 1 / 61)]
+    assert [key for key, _ in fuse([["x", "y"], ["y", "z"]], 9)] == ["y", "x", "z"]
+
+
+def test_the_best_of_two_rankings_are_the_first_of_all() -> None:
+    rng = np.random.default_rng(5)
+    for size in (1, 7, 40):
+        rankings = [[f"k{key}" for key in rng.permutation(size)[: rng.integers(1, size + 1)]] for _ in range(3)]
+        every = fuse(rankings, 3 * size)
+        assert len(every) == len({key for ranking in rankings for key in ranking})
+        for count in range(len(every) + 1):
+            assert fuse(rankings, count) == every[:count]
 
 
 BAD: list[tuple[str, dict[str, Any]]] = [

@@ -27,6 +27,7 @@ from agentos_store import (
     verify_backup,
 )
 from agentos_store.operations.moving.archive_source import ArchiveReport
+from agentos_store.store.repositories import import_every_domain
 from tests.engine.gather import PROCESSES, threads, wait_for
 from tests.operations.moving import fill_store
 from tests.standing import owners_work
@@ -248,6 +249,7 @@ def into(url: str, folder: Path) -> None:
 
 
 def work_and_weigh(work: Callable[[str, Path], None], url: str, folder: Path, answers: Any) -> None:
+    import_every_domain()
     before = 0 if MANY else peak()
     work(url, folder)
     answers.send(peak() - before)

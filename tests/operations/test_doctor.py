@@ -15,7 +15,7 @@ from agentos_store import AsyncStore, Store
 from agentos_store.operations.doctor import Diagnosis, patient, schema
 from agentos_store.operations.doctor.data import SOURCES
 from agentos_store.operations.doctor.kinds import KINDS, SECTIONS, finding
-from agentos_store.store import repositories
+from agentos_store.store import searched
 from agentos_store.types import to_text
 
 Raw = Callable[..., list[tuple[Any, ...]]]
@@ -228,7 +228,7 @@ def test_the_doctor_changes_nothing(store: Store, raw: Raw, backend: str) -> Non
 
 
 def test_what_is_searched_is_what_the_store_searches() -> None:
-    assert SOURCES == repositories.SOURCES
+    assert SOURCES == searched.SOURCES
 
 
 def test_the_page_describes_every_finding_as_the_code_does() -> None:

@@ -17,6 +17,7 @@ from agentos_store import AlreadyExistsError, AsyncStore, InvalidValueError, Sto
 from agentos_store.operations.export import DOMAINS, export_lines, tables_of
 from agentos_store.operations.moving.sources import snapshot
 from agentos_store.operations.moving.tables import moved_table, moved_tables
+from agentos_store.store.repositories import REPOSITORIES
 from tests.operations.moving import EXACT_JSON, HOSTILE_TEXT, counts_of, fill_store
 
 
@@ -24,12 +25,10 @@ def read(folder: Path, table: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / f"{table}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def test_every_table_belongs_to_one_domain_that_the_store_has(sqlite_url: str) -> None:
+def test_every_table_belongs_to_one_domain_that_the_store_has() -> None:
     tables = [table for tables in DOMAINS.values() for table in tables]
     assert sorted(tables) == sorted(table.name for table in moved_tables())
-    with Store.open(sqlite_url) as store:
-        repositories = {name for name in vars(store) if not name.startswith("_")} - {"search"}
-    assert set(DOMAINS) - {"upkeep"} == repositories
+    assert set(DOMAINS) - {"upkeep"} == set(REPOSITORIES) - {"search"}
 
 
 def test_every_row_is_exported_as_it_is(store: Store, tmp_path: Path) -> None:

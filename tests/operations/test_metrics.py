@@ -18,8 +18,9 @@ from agentos_store.engine.meter import BOUNDS, MOST_NAMES, OTHER_NAMES, Kind, Me
 from agentos_store.engine.session import Session
 from agentos_store.errors import LockTimeoutError, NotFoundError, TransientError
 from agentos_store.events.models import Event
-from agentos_store.operation import Access, Repository, _Operation
+from agentos_store.operation import Access, _Operation
 from agentos_store.operations.counting import Count, RowCount
+from agentos_store.store.repositories import REPOSITORIES
 from agentos_store.tasks.models import Task
 from tests.engine.gather import threads, wait_for
 from tests.engine.probe import fail, probe
@@ -37,12 +38,11 @@ def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
 
 def operations(store: Store) -> Iterator[tuple[str, _Operation[Any, Any]]]:
     """Yield every operation of every repository, with its name."""
-    for repository in vars(store).values():
-        if isinstance(repository, Repository):
-            for attribute in dir(type(repository)):
-                found = inspect.getattr_static(type(repository), attribute)
-                if isinstance(found, _Operation):
-                    yield f"{repository.name}.{attribute}", found
+    for repository in [getattr(store, name) for name in REPOSITORIES]:
+        for attribute in dir(type(repository)):
+            found = inspect.getattr_static(type(repository), attribute)
+            if isinstance(found, _Operation):
+                yield f"{repository.name}.{attribute}", found
 
 
 def test_every_operation_is_of_a_kind_that_its_access_allows(sqlite_url: str) -> None:

@@ -18,7 +18,8 @@ from agentos_store import Settings, Store
 from agentos_store.engine.meter import LINES, WINDOW, Meter
 from agentos_store.engine.session import Call
 from agentos_store.errors import StoreError
-from agentos_store.operation import Access, Repository, _Operation
+from agentos_store.operation import Access, _Operation
+from agentos_store.store.repositories import REPOSITORIES
 from tests.engine.gather import threads, wait_for
 from tests.engine.probe import attempts, probe
 
@@ -50,9 +51,8 @@ def telling(url: str, caplog: pytest.LogCaptureFixture) -> Iterator[Store]:
 
 def test_no_operation_logs_an_argument(telling: Store, caplog: pytest.LogCaptureFixture) -> None:
     called = set()
-    for repository in vars(telling).values():
-        if not isinstance(repository, Repository):
-            continue
+    for domain in REPOSITORIES:
+        repository = getattr(telling, domain)
         for attribute in dir(type(repository)):
             found = inspect.getattr_static(type(repository), attribute)
             if not isinstance(found, _Operation):

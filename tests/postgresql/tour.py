@@ -9,8 +9,9 @@ from typing import Any
 
 from agentos_store import Store, StoreError
 from agentos_store.knowledge.chunks import NewChunk
-from agentos_store.operation import Repository, _Operation
+from agentos_store.operation import _Operation
 from agentos_store.operations.retention import Policy
+from agentos_store.store.repositories import REPOSITORIES
 
 LONG = dt.timedelta(minutes=5)
 
@@ -83,9 +84,8 @@ def look(store: Store) -> Iterator[str]:
         "query": "text",
         "repo_id": "web",
     }
-    for attribute, repository in vars(store).items():
-        if not isinstance(repository, Repository):
-            continue
+    for attribute in REPOSITORIES:
+        repository = getattr(store, attribute)
         for name in dir(type(repository)):
             operation = inspect.getattr_static(type(repository), name)
             if not isinstance(operation, _Operation) or not operation.access.reads or name.startswith("_"):

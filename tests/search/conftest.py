@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import pytest
@@ -13,16 +14,18 @@ from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
 from agentos_store.operation import Blocking, Repository, reads, writes
 from agentos_store.search.index import DOCUMENTS, put, remove
-from agentos_store.search.matching import binds, matching
+from agentos_store.search.matching import binds, count_terms, matching
 from agentos_store.search.models import SearchDocument
 from agentos_store.search.parts import indexed
 from agentos_store.search.query import parse
 
-_FOUND = {kind: matching(kind) for kind in ("memory", "chunk")}
-_QUERIES: dict[str, Statement[Any]] = {
-    kind: Statement(select(found.c.key, found.c.score).order_by(found.c.score.desc(), found.c.key))
-    for kind, found in _FOUND.items()
-}
+
+@cache
+def _search(kind: str, terms: int) -> Statement[Any]:
+    found = matching(kind, terms)
+    return Statement(select(found.c.key, found.c.score).order_by(found.c.score.desc(), found.c.key))
+
+
 _ALL: Statement[SearchDocument] = Statement(
     select(DOCUMENTS).order_by(DOCUMENTS.c.key, DOCUMENTS.c.part), returns=SearchDocument
 )
@@ -42,7 +45,7 @@ class Index(Repository[Blocking]):
     @reads
     def ranked(self, session: Session, query: str, kind: str = "memory") -> list[tuple[str, float]]:
         asked = parse(query)
-        return session.all(_QUERIES[kind], binds(asked)) if asked else []
+        return session.all(_search(kind, count_terms(asked)), binds(asked)) if asked else []
 
     def find(self, query: str, kind: str = "memory") -> list[str]:
         return sorted(key for key, _ in self.ranked(query, kind))

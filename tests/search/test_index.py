@@ -251,7 +251,14 @@ def test_occurrences_are_counted_the_same_on_both(both: list[Store], index_type:
     bound.put(document)
     ((_, score),) = bound.ranked("cat")
     bound.remove("a")
-    assert score == relevance("cat " * times, times + 1, json.dumps(["cat"]), 0)
+    assert score == relevance(b"cat " * times, times + 1, json.dumps([0, " cat "]))
+
+
+def test_each_number_of_occurrences_in_a_part_is_counted_the_same_on_both(
+    both: list[Store], index_type: type[Any]
+) -> None:
+    documents = {f"{times:03}": ["cat " * times + "dog"] for times in range(1, MOST_OF_ONE)}
+    compare(both, documents, ["cat"], index_type)
 
 
 # --- parts

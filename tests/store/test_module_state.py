@@ -17,6 +17,9 @@ PROCESS = "about this process, its forks and its clock, and no database"
 
 KEPT = {
     "agents/changes.py": {"_CHANGES": STATEMENTS, "_SAVES": STATEMENTS},
+    "conversations/append_statements.py": {
+        **dict.fromkeys(("append_message", "append_rows", "insert_message", "insert_rows"), STATEMENTS)
+    },
     "conversations/message_search.py": {"_RESTS": STATEMENTS, "_SEARCHES": STATEMENTS},
     "conversations/sessions.py": {"_CHANGES": STATEMENTS},
     "conversations/tool_call_dangling.py": {"_seal": STATEMENTS, "_sealed": STATEMENTS},
@@ -35,7 +38,10 @@ KEPT = {
     },
     "engine/sqlite/connection.py": {"_prepared": "texts of statements, in which no file is named"},
     "engine/sqlite/relevance.py": {"_decode": TEXTS},
-    "engine/statement.py": {"_shape": "how models are made, by their classes"},
+    "engine/statement.py": {
+        "_shape": "how models are made, by their classes",
+        "row_builder": "how models are made, by their classes and columns",
+    },
     "events/statements.py": {"_of_shape": STATEMENTS},
     "importers/writing.py": {"_inserts": STATEMENTS},
     "knowledge/chunking.py": {"_parsers": "parsers, which keep nothing of a text"},

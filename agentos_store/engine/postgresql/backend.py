@@ -342,8 +342,20 @@ class PostgreSQLBackend:
 
     def revision(self) -> str | None:
         """Return the revision in the schema."""
-        with self.raw_connection() as cursor:
-            return read_revision_postgresql(cursor, self.schema)
+        try:
+            return self._read_revision()
+        except TransientError:
+            # The connection may have been cut while it lay in the pool, which is no news about the server.
+            return self._read_revision()
+
+    def _read_revision(self) -> str | None:
+        lent = PostgreSQLConnection(self, self._take())
+        try:
+            return read_revision_postgresql(lent.cursor, self.schema)
+        except psycopg.Error as error:
+            raise lent.meaning(error) from None
+        finally:
+            lent.give_back()
 
     def is_blank(self) -> bool:
         """Return False: a server's database is never initialised unasked."""

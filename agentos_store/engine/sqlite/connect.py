@@ -78,7 +78,14 @@ def connect_writer(path: Path, *, durability: str, busy_timeout: float) -> sqlit
 
 def connect_reader(path: Path, *, busy_timeout: float) -> sqlite3.Connection:
     """Open a connection that cannot write, and so cannot checkpoint when it is closed either."""
-    return _connect(path, "ro", busy_timeout)
+    raw = _connect(path, "ro", busy_timeout)
+    try:
+        # With 2 MB, the default, a search that ranks a thousand texts spends half its time reading pages again.
+        raw.execute("PRAGMA cache_size=-8192")
+    except sqlite3.Error as error:
+        raw.close()
+        raise translate(error) from error
+    return raw
 
 
 def _connect(path: Path, mode: str, busy_timeout: float) -> sqlite3.Connection:

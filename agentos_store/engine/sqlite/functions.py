@@ -12,7 +12,7 @@ from agentos_store.types import from_text, json_contains, to_text
 def register_functions(raw: sqlite3.Connection) -> None:
     """Make the functions known to a connection."""
     raw.create_function("agentos_json_contains", 2, json_contains, deterministic=True)
-    raw.create_function("agentos_relevance", 4, relevance, deterministic=True)
+    raw.create_function("agentos_relevance", 3, relevance, deterministic=True)
     raw.create_function("agentos_from_now", 1, _from_now)
     raw.create_function("agentos_seconds_between", 2, _seconds_between, deterministic=True)
 
