@@ -52,6 +52,9 @@ class Place(Protocol):
     def raw(self, url: str) -> Raw:
         """Return the driver alone."""
 
+    def drop(self, url: str) -> None:
+        """Remove a database that nobody needs any more, before the place is left."""
+
     def settle(self, url: str) -> None:
         """Do what a database would have done by itself some time after many rows were added."""
 
@@ -85,6 +88,13 @@ class SQLitePlace:
     def raw(self, url: str) -> Raw:
         """Return the driver alone."""
         return RawSQLite.open(url)
+
+    def drop(self, url: str) -> None:
+        """Remove the file and those that belong to it."""
+        path = make_url(url).database
+        assert path is not None
+        for file in (Path(path), Path(f"{path}-wal"), Path(f"{path}-shm")):
+            file.unlink(missing_ok=True)
 
     def settle(self, url: str) -> None:
         """Bring the log into the file."""
@@ -131,6 +141,11 @@ class PostgreSQLPlace:
     def raw(self, url: str) -> Raw:
         """Return the driver alone."""
         return RawPostgreSQL.open(url)
+
+    def drop(self, url: str) -> None:
+        """Let the server drop it."""
+        self._databases.drop(url)
+        self._made.remove(url)
 
     def settle(self, url: str) -> None:
         """Let the planner know the rows."""

@@ -49,6 +49,8 @@ def _lengths(name: str, core: Core) -> dict[str, int]:
             told = session.message_count, session.message_count, session.next_seq, session.total_tokens
             if (number, places, -1 if largest is None else largest, tokens) != (told[0], told[1], told[2] - 1, told[3]):
                 raise NotHonestError(f"{name} has miscounted session {session.id}")
+            if number and session.unindexed_from != 0:
+                raise NotHonestError(f"{name} keeps the search from session {session.id}")
             lengths[session.id] = number
     return lengths
 

@@ -16,7 +16,8 @@ from benchmarks.measure import NotHonestError
 
 DRAW: LiteralString = """
     UPDATE sessions SET next_seq = next_seq + {count}, message_count = message_count + {count},
-        total_tokens = total_tokens + %(tokens)s, updated_at = %(at)s
+        total_tokens = total_tokens + %(tokens)s, updated_at = %(at)s,
+        unindexed_from = coalesce(unindexed_from, next_seq)
     WHERE id = %(session_id)s AND deleted_at IS NULL {condition}
     RETURNING next_seq - {count} AS seq, generation"""
 COLUMNS: LiteralString = (

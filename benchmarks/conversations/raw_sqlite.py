@@ -12,7 +12,7 @@ from benchmarks.drivers import SQLiteDriver
 
 DRAW = (
     "UPDATE sessions SET next_seq = next_seq + ?1, message_count = message_count + ?1,"
-    " total_tokens = total_tokens + ?2, updated_at = ?3"
+    " total_tokens = total_tokens + ?2, updated_at = ?3, unindexed_from = coalesce(unindexed_from, next_seq)"
     " WHERE id = ?4 AND deleted_at IS NULL RETURNING next_seq - ?1, generation"
 )
 ADD = (

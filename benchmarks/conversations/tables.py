@@ -37,6 +37,7 @@ class Conversation(Base):
     created_at: Mapped[dt.datetime]
     updated_at: Mapped[dt.datetime]
     deleted_at: Mapped[dt.datetime | None]
+    unindexed_from: Mapped[int | None] = mapped_column(NUMBER)
 
 
 class Said(Base):
