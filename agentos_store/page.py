@@ -174,8 +174,8 @@ class Listing(Generic[B]):
 
     def _mark(self, order: str, values: Mapping[str, object]) -> str:
         """Return what a cursor carries to be recognised: the query that it belongs to."""
-        asked = [self.model.__tablename__, order, sorted((name, repr(value)) for name, value in values.items())]
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
+        asked = self.model.__tablename__, order, sorted((name, repr(value)) for name, value in values.items())
+        return hashlib.sha256(repr(asked).encode(errors="backslashreplace")).hexdigest()[:12]
 
 
 def _encode(mark: str, values: Sequence[Any]) -> str:

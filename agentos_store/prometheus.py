@@ -21,8 +21,7 @@ from agentos_store.engine.meter import Kind
 from agentos_store.engine.vitals import ServerState
 from agentos_store.errors import InvalidValueError, UsageError
 from agentos_store.operations.aside import check_timeout
-from agentos_store.operations.metrics import Gauges, Metrics
-from agentos_store.operations.storage import Storage
+from agentos_store.operations.metrics import Gauges, Metrics, Storage
 
 if TYPE_CHECKING:
     from agentos_store.store.asynchronous import AsyncStore

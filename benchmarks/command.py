@@ -69,7 +69,7 @@ def main() -> None:
     everything = not (arguments.only or arguments.backend or arguments.profile)
     if arguments.growth and (everything or GROWTH in (arguments.only or ())):
         _see_room(arguments.growth * BYTES_PER_MESSAGE * 1.2)
-    if everything and not pictures.available():
+    if (everything or arguments.output is not None) and not pictures.available():
         # Better now than when all is measured.
         sys.exit("the pictures need matplotlib: pip install --group bench")
     with tempfile.TemporaryDirectory(prefix="agentos-benchmarks-") as directory:
@@ -141,7 +141,7 @@ def _chosen(arguments: argparse.Namespace, backend: str) -> Iterator[str]:
 
 NAMES = [*CONTESTS, *CROWDS, *BESIDE, GROWTH]
 _ONLY = f"some works of {', '.join(NAMES)}; the results are only printed"
-_GROWTH = f"messages of the largest store whose growth is looked at, from {LEAST:,}, or 0 to leave it out ({LARGEST:,})"
+_GROWTH = f"messages of the largest store, a multiple of {LEAST:,}, or 0 to leave the growth out ({LARGEST:,})"
 _PROFILE = "print where the time of one work goes, instead of measuring; any work of one caller"
 
 
@@ -157,8 +157,9 @@ def _parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.rounds < 1 or arguments.seconds <= 0:
         parser.error("there must be a round, and it must take some time")
-    if arguments.growth and arguments.growth < LEAST:
-        parser.error(f"stores are looked at from {LEAST:,} messages on")
+    # Of any other number the smaller stores would be no whole part.
+    if arguments.growth < 0 or arguments.growth % LEAST:
+        parser.error(f"the messages of the largest store must be a multiple of {LEAST:,}")
     return arguments
 
 

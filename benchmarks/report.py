@@ -15,7 +15,7 @@ from benchmarks.writers import Crowd
 HEADING = "# Results\n"
 
 TARGETS_MET = """\
-Written by one run of `make bench`; nothing here was typed by hand. Each target is held against what the same run
+Written by one run of the command below; nothing here was typed by hand. Each target is held against what the same run
 measured beside it: a ratio is the median of several rounds, and of several contestants the worst. {met} of {measured}
 are met; why the others are not is explained in [LIMITS.md](LIMITS.md).
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -12,7 +13,8 @@ from tests.engine.gather import PROCESSES
 
 def peak() -> int:
     """Return the most memory that this process ever had, in megabytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    # macOS tells bytes, and Linux kilobytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def growth(work: Callable[..., object], small: tuple[Any, ...], large: tuple[Any, ...]) -> int:

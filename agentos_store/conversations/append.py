@@ -251,13 +251,16 @@ def _key(session_id: str, key: str) -> dict[str, Any]:
 
 
 def _without_repeats(drafts: Sequence[Draft], there: Mapping[str, Message]) -> list[Draft]:
-    seen: set[str | None] = set(there)
+    seen = set(there)
     new: list[Draft] = []
     for draft in drafts:
         key = draft.idempotency_key
-        if key is None or key not in seen:
+        # What is no text is left to the column, which refuses it.
+        if not isinstance(key, str):
             new.append(draft)
-            seen |= set() if key is None else {key}
+        elif key not in seen:
+            new.append(draft)
+            seen.add(key)
     return new
 
 

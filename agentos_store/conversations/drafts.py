@@ -13,7 +13,7 @@ from agentos_store.conversations.message_models import Message
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import build_model, plain_json
 from agentos_store.errors import InvalidValueError, PayloadTooLargeError
-from agentos_store.types import Gate, Int64, Money, new_ulids
+from agentos_store.types import Gate, Int64, Money, loads_exact, new_ulids, quick_text
 
 MESSAGES = Message.table()
 C = TypeVar("C", int, Decimal)
@@ -57,7 +57,7 @@ _INT64, _MONEY = Int64(), Money()
 class Draft:
     """One message that is about to be written."""
 
-    __slots__ = ("_path", "content", "cost", "row", "tokens", "tool_calls", "values")
+    __slots__ = ("_path", "_plain", "cost", "row", "tokens", "values")
 
     def __init__(
         self,
@@ -72,9 +72,11 @@ class Draft:
         """What the caller gave, by name."""
         # Every field has a column of its name.
         row: dict[str, Any] = {**_BLANK, **values}
-        self.content, self.tool_calls = row["content"], row["tool_calls"]
+        content = row["content"]
+        self._plain: str | None = content if content.__class__ is str else None
+        """The content where nobody can change it, so that it need not be read again."""
         try:
-            read = read_content(row["role"], self.content, self.tool_calls, session.max_payload)
+            read = read_content(row["role"], content, row["tool_calls"], session.max_payload)
         except InvalidValueError as error:
             raise named(error, path) from None
         for name in ("input_tokens", "output_tokens", "cached_tokens"):
@@ -122,10 +124,18 @@ class Draft:
         """Return the values by column, with the place."""
         return {**self.row, "seq": seq, "from_generation": generation}
 
+    def settle(self) -> None:
+        """Take a copy of what is nested in the metadata: the caller may change it before the row is built."""
+        metadata = self.row["metadata"]
+        if metadata and any(isinstance(value, dict | list) for value in metadata.values()):
+            self.row["metadata"] = loads_exact(quick_text(metadata, "metadata"))
+
     def built(self, seq: int, generation: int) -> Message:
-        """Return the row that was written."""
+        """Return the row that was written; what it says is read out of what was stored."""
         row = self.placed(seq, generation)
-        row["content"], row["tool_calls"] = self.content, self.tool_calls
+        row["content"] = loads_exact(row["content"]) if self._plain is None else self._plain
+        if (calls := row["tool_calls"]) is not None:
+            row["tool_calls"] = loads_exact(calls)
         return build_model(Message, row)
 
 
@@ -133,6 +143,8 @@ class Appended(Sequence[Message]):
     """Messages that were just written, in order; each becomes an object when it is first looked at."""
 
     def __init__(self, drafts: Sequence[Draft], seq: int, generation: int) -> None:
+        for draft in drafts:
+            draft.settle()
         self._drafts = drafts
         self._place = seq, generation
         self._built: dict[int, Message] = {}

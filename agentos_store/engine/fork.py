@@ -20,20 +20,21 @@ class Forkable(Protocol):
 
 
 _all: weakref.WeakSet[Forkable] = weakref.WeakSet()
-_lock = threading.RLock()
-"""Held during a fork, so that the child finds it free."""
+lock = threading.RLock()
+"""Held during a fork, so that the child finds it free; also while a domain is imported, for Python's own lock of a
+module that another thread is importing stays taken in the child for ever."""
 _prepared: list[Forkable] = []
 _afterwards: list[Callable[[], None]] = []
 
 
 def register(database: Forkable) -> None:
     """Tell the database of every fork from now on."""
-    with _lock:
+    with lock:
         _all.add(database)
 
 
 def _before() -> None:
-    _lock.acquire()
+    lock.acquire()
     for database in list(_all):
         _prepared.append(database)
         afterwards = database.before_fork()
@@ -56,7 +57,7 @@ def _in_child() -> None:
 def _end() -> None:
     _prepared.clear()
     _afterwards.clear()
-    _lock.release()
+    lock.release()
 
 
 if hasattr(os, "register_at_fork"):

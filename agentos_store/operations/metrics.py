@@ -6,18 +6,29 @@ import datetime as dt
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from agentos_store.engine.backend import Backend
 from agentos_store.engine.meter import Kind, Latency, OperationCount
-from agentos_store.engine.vitals import PoolState
+from agentos_store.engine.vitals import PoolState, ServerState
 from agentos_store.operations.aside import Aside, check_timeout
-
-if TYPE_CHECKING:
-    from agentos_store.operations.storage import Storage
+from agentos_store.operations.counting import Count
 
 TIMEOUT = 2.0
 """Seconds that the database is asked for what only it knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How much is in a database."""
+
+    agents: Count
+    """Those that are not softly deleted."""
+    messages: Count
+    """Rows, those of earlier generations included."""
+    size_bytes: int
+    """On disk: of the file and its log, or of the schema's tables and their indexes."""
+    server: ServerState | None
+    """None on SQLite, which has no server."""
 
 
 @dataclass(frozen=True, slots=True)

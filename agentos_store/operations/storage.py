@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from agentos_store.agents.models import Agent
 from agentos_store.conversations.message_models import Message
 from agentos_store.engine.backend import Backend
 from agentos_store.engine.session import Session
-from agentos_store.engine.vitals import ServerState
 from agentos_store.operation import Access
 from agentos_store.operations.counting import Count, RowCount
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """How much is in a database."""
-
-    agents: Count
-    """Those that are not softly deleted."""
-    messages: Count
-    """Rows, those of earlier generations included."""
-    size_bytes: int
-    """On disk: of the file and its log, or of the schema's tables and their indexes."""
-    server: ServerState | None
-    """None on SQLite, which has no server."""
+from agentos_store.operations.metrics import Storage
 
 
 def read_storage(backend: Backend) -> Storage:

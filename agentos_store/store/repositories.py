@@ -7,12 +7,16 @@ programs use them all.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from agentos_store.engine import fork
 from agentos_store.operation import F, Repository, Runner
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from agentos_store.agents.documents import DocumentRepository
     from agentos_store.agents.repository import AgentRepository
     from agentos_store.agents.snapshots import SnapshotRepository
@@ -114,7 +118,7 @@ class Repositories(Generic[F]):
 
         Its bodies are marked with ``reads`` and ``writes`` like the library's and run in the same way.
         """
-        import_module(MODELS)
+        _imported(MODELS)
         return repository(self._runner, asynchronous=self._asynchronous)
 
     if not TYPE_CHECKING:
@@ -124,7 +128,8 @@ class Repositories(Generic[F]):
             """Return the repository of this name at its first use; afterwards it is an attribute like others."""
             if name not in REPOSITORIES:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            made = _imported(name)(self._runner, asynchronous=self._asynchronous)
+            module, repository = REPOSITORIES[name]
+            made = getattr(_imported(module), repository)(self._runner, asynchronous=self._asynchronous)
             # Of two threads that are here at once both get the same one.
             return self.__dict__.setdefault(name, made)
 
@@ -138,23 +143,23 @@ def import_every_domain() -> None:
     For a program that forks workers, which then share it, and for one in which the first call must not take longer
     than the next ones.
     """
-    for name in REPOSITORIES:
-        _imported(name)
+    for module, _ in REPOSITORIES.values():
+        _imported(module)
 
 
-def _imported(name: str) -> Any:
+@cache
+def _imported(module: str) -> ModuleType:
     # An interrupt reaches the main thread alone. In the middle of an import it would leave Python's lock of the module
     # taken for ever, and whoever uses the domain next would wait for it.
-    with ThreadPoolExecutor(1, thread_name_prefix="agentos_store import") as thread:
+    with fork.lock, ThreadPoolExecutor(1, thread_name_prefix="agentos_store import") as thread:
         try:
-            done = thread.submit(_import, name)
+            done = thread.submit(_import, module)
         except RuntimeError:
             # There can be no more threads.
-            return _import(name)
+            return _import(module)
         return done.result()
 
 
-def _import(name: str) -> Any:
+def _import(module: str) -> ModuleType:
     import_module(MODELS)
-    module, repository = REPOSITORIES[name]
-    return getattr(import_module(module), repository)
+    return import_module(module)

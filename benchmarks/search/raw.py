@@ -22,6 +22,8 @@ class RawSQLite(SQLiteDriver):
 
     def index(self, texts: Texts) -> None:
         """Make the index."""
+        # As much memory as the library's readers have.
+        self.connection.execute("PRAGMA cache_size=-8192")
         self.connection.execute("CREATE VIRTUAL TABLE raw_index USING fts5 (tokens, content = '', detail = full)")
         self.connection.execute("CREATE TABLE raw_keys (number INTEGER PRIMARY KEY, key TEXT NOT NULL)")
         with self._transaction():

@@ -4,7 +4,9 @@ import datetime as dt
 from decimal import Decimal
 from typing import Any
 
-from agentos_store import Store
+import pytest
+
+from agentos_store import InvalidValueError, Store
 from agentos_store.models import Message
 
 SEEN = dt.datetime(2026, 10, 21, 9, 30, tzinfo=dt.UTC)
@@ -56,6 +58,25 @@ def test_what_was_appended_is_a_sequence_of_the_same_objects(store: Store) -> No
     assert rows[1] is rows[-4] is rows[1:][0]
     assert repr(rows) == repr(list(rows))
     assert [row.id for row in rows] == sorted(row.id for row in rows)
+
+
+def test_what_was_appended_says_what_was_stored_whatever_becomes_of_what_was_given(store: Store) -> None:
+    block = {"type": "text", "text": "stored"}
+    call = {"id": "stored", "function": {"name": "stored"}}
+    nested = {"is": "stored"}
+    given = {"role": "assistant", "content": [block], "tool_calls": [call], "metadata": {"nested": [nested]}}
+    rows = store.messages.append_many(store.sessions.create().id, [given, {**given, "metadata": {"flat": 1}}])
+    block["text"] = call["id"] = nested["is"] = "changed by its owner"
+    assert [said(row) for row in rows] == [said(store.messages.get(row.id)) for row in rows]
+    assert "stored" in str(rows[0].content)
+
+
+@pytest.mark.parametrize("key", [["k"], {"k": 1}, 1], ids=repr)
+def test_a_key_that_is_no_text_is_refused_by_its_name(store: Store, key: Any) -> None:
+    session_id = store.sessions.create().id
+    with pytest.raises(InvalidValueError, match=r"^messages\[1\]\.idempotency_key: "):
+        store.messages.append_many(session_id, [PLAIN, {**PLAIN, "idempotency_key": key}])
+    assert store.messages.count(session_id=session_id) == 0
 
 
 def test_nothing_appended_is_an_empty_sequence(store: Store) -> None:

@@ -51,3 +51,4 @@ def small_disk(path: Path, megabytes: int) -> Iterator[SmallDisk]:
     finally:
         # Lazily: whatever still has a file open there closes it later.
         subprocess.run(["umount", "--lazy", str(path)], check=True)
+        path.rmdir()

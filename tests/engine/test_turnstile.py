@@ -236,3 +236,21 @@ def test_a_mark_that_makes_no_sense_holds_nobody_up(database: Path, mark: bytes)
     second.release()
     first.close()
     second.close()
+
+
+def test_whoever_goes_on_with_its_run_is_the_holder_again(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turnstile_module, "PAUSE", 60.0)
+    monkeypatch.setattr(turnstile_module, "RUN", 60.0)
+    busy = Turnstile(database)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(os, "getpid", lambda: 1)
+        other = Turnstile(database)
+    for each in (busy, busy, other):
+        each.acquire(1)
+        each.release()
+    assert busy.holder() == "process 1"
+    busy.acquire(1)
+    assert other.holder() == f"process {os.getpid()}"
+    busy.release()
+    other.close()
+    busy.close()

@@ -190,6 +190,28 @@ def test_a_task_is_told_that_its_lease_is_lost(url: str) -> None:
     asyncio.run(go())
 
 
+@pytest.mark.parametrize("steps", range(4))
+def test_a_cancellation_that_meets_news_of_the_leases_is_not_swallowed(url: str, steps: int) -> None:
+    async def go() -> None:
+        async with AsyncStore.open(url) as store, store.leases.hold("agent-1", ttl=LONG) as lease:
+            (keeper,) = (each for each in asyncio.all_tasks() if each.get_name() == "agentos-store-leases")
+            waiting = asyncio.create_task(lease.wait_lost())
+            # Both get to where they wait.
+            await asyncio.sleep(0.01)
+            store.leases._tasks._rounds[asyncio.get_running_loop()].changed.set()
+            lease._event.set()
+            lease._event.clear()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            for each in (keeper, waiting):
+                each.cancel()
+            await asyncio.wait([keeper, waiting], timeout=60)
+            assert keeper.cancelled()
+            assert waiting.cancelled()
+
+    asyncio.run(go())
+
+
 def test_a_task_that_is_cancelled_in_its_block_gives_the_lease_back(url: str) -> None:
     async def hold(store: AsyncStore, number: int) -> None:
         async with store.leases.hold(f"agent-{number}", ttl=LONG):

@@ -133,10 +133,12 @@ def test_a_stricter_isolation_by_default_lets_nobody_migrate_twice(
 @pytest.mark.parametrize("backend", ["postgresql"])
 def test_processes_that_migrate_without_one_lock_are_found_out(empty_target: Target, run: Callable[..., Any]) -> None:
     alone = "import os, agentos_store.migrate.locked as locked\n    locked.lock_key = lambda _: os.getpid()\n    "
-    script = TOGETHER.replace("barrier.wait()", f"{alone}barrier.wait()").replace("16", "2")
+    # Several, for two of them could come one after the other on a busy machine.
+    script = TOGETHER.replace("barrier.wait()", f"{alone}barrier.wait()").replace("16", "4")
     found = run(script, empty_target.url.render_as_string(hide_password=False))
-    assert len(found) == 2
-    assert sorted(found, key=str) != [0, len(known())]
+    # They can migrate, but not together.
+    assert len(known()) in found
+    assert sorted(found, key=str) != [0] * 3 + [len(known())]
 
 
 def test_after_a_kill_at_any_moment_the_next_start_finishes(empty_target: Target, run: Callable[..., Any]) -> None:

@@ -31,6 +31,7 @@ from agentos_store.store.repositories import import_every_domain
 from tests.engine.gather import PROCESSES, threads, wait_for
 from tests.operations.moving import fill_store
 from tests.standing import owners_work
+from tests.weighing import peak
 
 pytestmark = owners_work
 
@@ -253,7 +254,3 @@ def work_and_weigh(work: Callable[[str, Path], None], url: str, folder: Path, an
     before = 0 if MANY else peak()
     work(url, folder)
     answers.send(peak() - before)
-
-
-def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -20,6 +20,8 @@ from agentos_store.errors import LockTimeoutError, NotFoundError, TransientError
 from agentos_store.events.models import Event
 from agentos_store.operation import Access, _Operation
 from agentos_store.operations.counting import Count, RowCount
+from agentos_store.operations.health import Health
+from agentos_store.operations.metrics import Metrics, Storage
 from agentos_store.store.repositories import REPOSITORIES
 from agentos_store.tasks.models import Task
 from tests.engine.gather import threads, wait_for
@@ -43,6 +45,12 @@ def operations(store: Store) -> Iterator[tuple[str, _Operation[Any, Any]]]:
             found = inspect.getattr_static(type(repository), attribute)
             if isinstance(found, _Operation):
                 yield f"{repository.name}.{attribute}", found
+
+
+def test_a_service_that_answers_with_a_report_can_find_out_what_is_in_it() -> None:
+    """Web frameworks ask a dataclass for its types."""
+    assert get_type_hints(Metrics)["storage"] == Storage | None
+    assert all(get_type_hints(report) for report in (Health, Storage))
 
 
 def test_every_operation_is_of_a_kind_that_its_access_allows(sqlite_url: str) -> None:

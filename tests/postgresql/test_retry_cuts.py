@@ -14,7 +14,7 @@ from agentos_store.leases.models import Fence
 from tests.postgresql.test_server_faults import COMMIT, Opened, pool_of
 
 CUTS = int(os.environ.get("AGENTOS_STORE_CUTS", "20"))
-"""In all; 200 in the long form."""
+"""In all; 1,000 in the long form."""
 
 LONG = dt.timedelta(minutes=5)
 

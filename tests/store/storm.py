@@ -147,7 +147,7 @@ async def cancelled(work: Awaitable[None], chance: random.Random) -> str:
 
 
 async def storm(
-    store: AsyncStore, kinds: list[Kind], calls: int, chance: random.Random, outcomes: Outcomes
+    store: AsyncStore, kinds: list[Kind], calls: int, chance: random.Random, outcomes: Outcomes, patience: float
 ) -> list[list[str]]:
     """Make the calls in waves; note what their callers were told, and return what those who follow the events got."""
     await store.tasks.create(task_id="shared", title="shared")
@@ -164,7 +164,7 @@ async def storm(
         outcomes |= {(kind.__name__, n): each for (kind, n), each in zip(wave, told, strict=True)}
     is_over.set()
     bookmarks = await asyncio.gather(*followers)
-    await rest(store, 20)
+    await rest(store, patience)
     for each, bookmark in zip(got, bookmarks, strict=True):
         beginning: dict[str, Any] = {"from_start": True} if bookmark is None else {}
         async with store.events.subscribe(bookmark, timeout=0, **beginning) as subscription:
@@ -196,7 +196,7 @@ def weather(
     chance: random.Random,
     *,
     kinds: list[Kind] = KINDS,
-    patience: float = 20.0,
+    patience: float = 60.0,
     mend: Callable[[], object] = lambda: None,
 ) -> tuple[Outcomes, list[str]]:
     """Let a storm pass over a store; return what the callers were told, and everything that is wrong afterwards.
@@ -216,11 +216,12 @@ def weather(
         )
         store = await AsyncStore.open(url, settings=settings)
         try:
-            got = await storm(store, kinds, calls, chance, outcomes)
+            got = await storm(store, kinds, calls, chance, outcomes, patience)
             wrong.extend(await rest(store, patience) or await use(store))
             wrong.extend(compare_events([event.event_id async for event in store.events.iterate()], got))
-        except StoreError as error:
+        except (StoreError, TimeoutError) as error:
             wrong.append(f"the store does not work: {error!r}")
+            wrong.extend(await rest(store, patience))
         if wrong:
             mend()
         await store.close()
@@ -243,7 +244,7 @@ TOLD = {"done", "cancelled"}
 async def use(store: AsyncStore) -> list[str]:
     """Have all of the connections at once, and write."""
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(60),
         store.transaction(read_only=True) as first,
         store.transaction(read_only=True) as second,
     ):
@@ -254,7 +255,7 @@ async def use(store: AsyncStore) -> list[str]:
 
 def threads_left(before: set[threading.Thread]) -> list[str]:
     """Return the threads of the store that do not end."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         ours = {each.name for each in set(threading.enumerate()) - before if each.name.startswith("agentos-store")}
         if not ours or time.monotonic() > deadline:

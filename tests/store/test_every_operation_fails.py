@@ -67,6 +67,8 @@ class Fault:
         """The one that shall be struck."""
         self.armed = False
         self.struck: set[str] = set()
+        self.ended = 0
+        """How often the server ended a transaction that was delayed."""
 
     def strike(self) -> None:
         """Note that it struck."""
@@ -131,10 +133,15 @@ class Fault:
         """Pause in the midst of the operation's transaction for longer than the server bears."""
 
         def call(cursor: Any, query: Any, params: Any = None, **options: Any) -> Any:
-            if self.armed and cursor.connection.info.transaction_status is TransactionStatus.INTRANS:
-                self.strike()
-                time.sleep(2 * PATIENCE)
-            return execute(cursor, query, params, **options)
+            if not self.armed or cursor.connection.info.transaction_status is not TransactionStatus.INTRANS:
+                return execute(cursor, query, params, **options)
+            self.strike()
+            time.sleep(2 * PATIENCE)
+            try:
+                return execute(cursor, query, params, **options)
+            except psycopg.Error:
+                self.ended += cursor.connection.broken
+                raise
 
         return call
 
@@ -217,15 +224,21 @@ def test_a_fault_leaves_nothing_half_done_and_nothing_twice(
     url: str, kind: str, untroubled: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patience = {"idle_in_transaction_timeout": PATIENCE, "retries": 10} if kind == "delay" else {}
-    with Store.open(url, settings=Settings.load(retry_base=0.0, **patience)) as store:
-        with faulty(store, kind, monkeypatch) as fault:
-            for name, call in CALLS:
-                fault.operation = name
-                call_again_if_told(call, store, fault, kind)
+    with (
+        Store.open(url, settings=Settings.load(retry_base=0.0, **patience)) as store,
+        faulty(store, kind, monkeypatch) as fault,
+    ):
+        for name, call in CALLS:
+            fault.operation = name
+            call_again_if_told(call, store, fault, kind)
+    # By a store of ordinary patience.
+    with Store.open(url) as store:
         found = contents(store)
         assert store.audits.verify().ok
         assert store.check_consistency().ok
     assert len(fault.struck) >= STRUCK[kind]
+    # Where the server is late on a busy machine, the operation just goes on.
+    assert fault.ended >= (STRUCK[kind] // 2 if kind == "delay" else 0)
     assert differences(found, untroubled) == []
 
 

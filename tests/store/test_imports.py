@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from agentos_store import Store
+from agentos_store.store import repositories
 
 ROOMS = {"engine", "errors", "migrate", "operation", "operations", "store", "types"}
 """Below the package, what a store has to be made of before anything is done with it."""
@@ -39,7 +43,7 @@ def test_a_store_is_imported_without_its_domains(name: str) -> None:
     assert rooms_of(modules) <= ROOMS
     assert not packages_of(modules) & STRANGERS
     operations = {module.split(".")[2] for module in modules if module.startswith("agentos_store.operations.")}
-    assert operations == {"aside", "health", "metrics", "partitions"}
+    assert operations == {"aside", "counting", "health", "metrics", "partitions"}
 
 
 @pytest.fixture
@@ -85,3 +89,45 @@ async def main():
 asyncio.run(main())
 """
     assert "agentos_store.knowledge.repository" in loaded(program, migrated_url)
+
+
+def test_a_transaction_imports_nothing_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert store.tasks.count() == 0
+
+    def import_again(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(repositories, "ThreadPoolExecutor", import_again)
+    with store.transaction() as tx:
+        assert tx.tasks.count() == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+def test_a_child_forked_while_a_domain_is_imported_can_use_the_domain(migrated_url: str) -> None:
+    program = """
+import os, signal, sys, threading
+from agentos_store import Store
+
+importing, forking = threading.Event(), threading.Event()
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "agentos_store.tasks.repository":
+            importing.set()
+            forking.wait()
+
+sys.meta_path.insert(0, Slow())
+with Store.open(sys.argv[1]) as store:
+    # The last to be told what to do before a fork is the first to do it.
+    os.register_at_fork(before=forking.set)
+    thread = threading.Thread(target=lambda: store.tasks.count())
+    thread.start()
+    importing.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(store.tasks.count())
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    assert "agentos_store.tasks.repository" in loaded(program, migrated_url)

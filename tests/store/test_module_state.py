@@ -60,6 +60,7 @@ KEPT = {
         "KEPT": "matrices by a revision that no other model ever had; what is taken from another database's, of which"
         " this one may be a copy, is compared row by row with what is there"
     },
+    "store/repositories.py": {"_imported": "modules, by their names"},
     "tasks/claiming.py": {"_claim": STATEMENTS, "_claim_in_one": STATEMENTS},
     "tasks/repository.py": {"_CHANGES": STATEMENTS},
     "types/json_containment.py": {"_decode_pattern": TEXTS},

@@ -214,10 +214,10 @@ def test_a_database_that_takes_no_notice_of_a_change_is_found_out(
     calls = [("tasks.update", ("a",), {"priority": 3}), ("tasks.list", (), {})]
     compare(both, calls)
     monkeypatch.setattr(both[1].tasks, "update", lambda key, **_: both[1].tasks.get(key))
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r"^\(0, 'tasks.update'"):
         compare(both, calls)
     # And when only the rows differ, and not the answer to the change itself.
     answers = iter([both[0].tasks.get("a")])
     monkeypatch.setattr(both[1].tasks, "update", lambda *_, **__: next(answers))
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r"^\(1, 'tasks.list'"):
         compare(both, calls)

@@ -48,6 +48,8 @@ class Turnstile:
         self._next = _open_lock(database, "-next")
         self._turn = _open_lock(database, "-turn")
         self._pid = os.getpid()
+        self._mark = b""
+        """What this process wrote last into ``-turn``."""
         self._busy = False
         self._run_until = 0.0
         """When the run of this process ends, by the monotonic clock, which all processes of a machine share."""
@@ -57,10 +59,8 @@ class Turnstile:
         """Wait for the turn; raise LockTimeoutError after ``timeout`` seconds. ``release`` must follow in any case."""
         asked_at = time.monotonic()
         with self._lock:
-            if asked_at < self._run_until and not self._waiting and try_lock(self._turn):
-                return
             self._busy = asked_at - self._released_at < PAUSE
-            if self._waiting or not self._try():
+            if self._waiting or not self._try(goes_on=asked_at < self._run_until):
                 self._wait(timeout)
 
     def release(self) -> None:
@@ -102,8 +102,12 @@ class Turnstile:
         os.close(self._next)
         os.close(self._turn)
 
-    def _try(self) -> bool:
+    def _try(self, *, goes_on: bool) -> bool:
         try:
+            if goes_on and try_lock(self._turn):
+                # Between two turns of a run another process may have had one, and is no holder any more.
+                self._leave_mark()
+                return True
             # Set first: an interrupt after the lock was taken must not hide it from ``release``.
             self._holds_next = True
             if not try_lock(self._next):
@@ -160,11 +164,14 @@ class Turnstile:
     def _sign(self) -> None:
         """Write who has the turn and when its run ends; the next in line, who is let in after this, reads it."""
         self._run_until = time.monotonic() + RUN if self._busy else 0.0
-        mark = f"{self._pid:<{_PID_WIDTH}}{self._run_until:<{_UNTIL_WIDTH}.6f}".encode()
+        self._mark = f"{self._pid:<{_PID_WIDTH}}{self._run_until:<{_UNTIL_WIDTH}.6f}".encode()
+        self._leave_mark()
+
+    def _leave_mark(self) -> None:
         # A disk that is full only costs the others the name of the holder, and the holder its run.
         with contextlib.suppress(OSError):
-            if os.pread(self._turn, len(mark), 0) != mark:
-                os.pwrite(self._turn, mark, 0)
+            if os.pread(self._turn, len(self._mark), 0) != self._mark:
+                os.pwrite(self._turn, self._mark, 0)
 
     def _let_run(self) -> None:
         """Sleep until the run of the holder is over, should it have one."""
