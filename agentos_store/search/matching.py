@@ -113,17 +113,18 @@ def _score(weights: str, length: str, prefixes: str) -> str:
 
 @compiles(_Matching, "postgresql")
 def _matching_postgresql(element: _Matching, compiler: Any, **options: Any) -> str:
-    whole, pieces, required, terms, prefixes = (compiler.process(clause, **options) for clause in element.clauses)
+    # Hidden from the planner in queries of their own: its guess is then the same for every value, so that it plans
+    # once, where planning takes as long as searching; and the index is searched in any case.
+    given = (f"(SELECT {compiler.process(clause, **options)})" for clause in element.clauses)
+    whole, pieces, required, terms, prefixes = given
     documents = compiler.process(_DOCUMENTS, asfrom=True)
     # Term by term: a query over an array of them, run for each document, costs twice as much as counting them does.
-    counted = [f"least({_times(f'({terms})[{n}]')}, {_MOST_OCCURRENCES})" for n in range(1, element.terms + 1)]
+    counted = [f"least({_times(f'{terms}[{n}]')}, {_MOST_OCCURRENCES})" for n in range(1, element.terms + 1)]
     weights = " + ".join(_weight(times, "d.length") for times in counted) or "0"
-    # What is searched for is hidden from the planner in a query of its own. Its guess is then the same for every value,
-    # so that it plans once, where planning takes as long as searching; and the index is searched in any case. Within
-    # a lateral query it is searched for each piece, whatever the planner thinks of their number.
+    # Within a lateral query the index is searched for each piece, whatever the planner thinks of their number.
     return f"""(
  SELECT d.key AS key, {_score(weights, "d.length", prefixes)} AS score
- FROM {documents} AS d WHERE d.family = '{element.family}' AND d.tokens @@ (SELECT {whole})
+ FROM {documents} AS d WHERE d.family = '{element.family}' AND d.tokens @@ {whole}
  UNION ALL
  SELECT key, {_score(f"coalesce(sum({_weight('tf', 'length')}), 0)", "length", prefixes)} FROM (
   SELECT long.key AS key, long.length AS length,

@@ -15,6 +15,7 @@ from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
 from agentos_store.search.matching import binds, count_terms, matching
 from agentos_store.search.query import Query
+from agentos_store.types import Int64
 
 SPARE = 20
 """Documents that are looked up beyond the page, in case that some are to be left out."""
@@ -39,7 +40,7 @@ class _Statements:
         self.whole: Statement[Any] = Statement(_ordered(rows(best), best))
         """The rows of a page."""
         few = select(found.c.key, found.c.score).order_by(found.c.score.desc(), found.c.key)
-        first = few.limit(bindparam("window_")).cte("few")
+        first = few.limit(_hidden("window_")).cte("few")
         best = _page(keys(first), first).subquery("best")
         seen = select(func.count()).select_from(first).scalar_subquery().label("seen")
         self.first: Statement[Any] = Statement(_ordered(rows(best), best).add_columns(seen))
@@ -93,7 +94,12 @@ class Ranking:
 
 def _page(keys: Select[Any], found: FromClause) -> Select[Any]:
     ranked = keys.order_by(found.c.score.desc(), found.c.key)
-    return ranked.limit(bindparam("limit_")).offset(bindparam("offset_"))
+    return ranked.limit(_hidden("limit_")).offset(_hidden("offset_"))
+
+
+def _hidden(name: str) -> Any:
+    """Return the value of this name such that PostgreSQL does not plan anew for it, as in ``matching``."""
+    return select(bindparam(name, type_=Int64())).scalar_subquery()
 
 
 def _ordered(rows: Select[Any], best: FromClause) -> Select[Any]:
