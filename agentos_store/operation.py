@@ -196,7 +196,7 @@ class writes(_Operation[P, R]):  # noqa: N801  used as a decorator
 class writes_once(_Operation[P, R]):  # noqa: N801  used as a decorator
     """Mark a body that writes with a single statement where the database can: the session refuses a second write there.
 
-    After a write that changed no row the body may still read, to find out why.
+    After a write that changed no row the body may still read, to find out why, or begin a transaction.
     """
 
     access = Access.STATEMENT

@@ -120,7 +120,19 @@ def add(session: Session, session_id: str, drafts: Sequence[Draft]) -> None:
         raise ConflictError("session", session_id, "it was changed meanwhile")
 
 
-def _write_many(session: Session, session_id: str, drafts: Sequence[Draft]) -> tuple[int, int] | None:
+def add_unless_changed(
+    session: Session, session_id: str, drafts: Sequence[Draft], generation: int, next_seq: int
+) -> bool:
+    """Add messages without a transaction where the conversation is still as it was read; tell whether they were added.
+
+    Only asked of a database that does it with one statement.
+    """
+    return _write_many(session, session_id, drafts, {"generation": generation, "next_seq": next_seq}) is not None
+
+
+def _write_many(
+    session: Session, session_id: str, drafts: Sequence[Draft], state: Mapping[str, int] = {}
+) -> tuple[int, int] | None:
     """Return the place that the first of the messages got, or None where they could not be added."""
     count = len(drafts)
     binds = {
@@ -133,7 +145,7 @@ def _write_many(session: Session, session_id: str, drafts: Sequence[Draft]) -> t
     try:
         if session.capabilities.data_modifying_cte:
             names, values = _lists(_columns(drafts))
-            return session.first(append_rows(names), binds | values)
+            return session.first(append_rows(names, unchanged=bool(state)), {**binds, **values, **state})
         place: tuple[int, int] | None = session.first(DRAW_MANY, binds)
         if place is not None:
             write_rows(session, drafts, range(place[0], place[0] + count), place[1])

@@ -19,6 +19,8 @@ _SESSION_ID = bindparam("session_id", type_=SESSIONS.c.id.type)
 _TOKENS = bindparam("tokens", type_=SESSIONS.c.total_tokens.type)
 _SPENT = bindparam("spent", type_=SESSIONS.c.total_cost.type)
 _COUNT = bindparam("count", type_=SESSIONS.c.next_seq.type)
+_GENERATION = bindparam("generation", type_=SESSIONS.c.generation.type)
+_NEXT_SEQ = bindparam("next_seq", type_=SESSIONS.c.next_seq.type)
 _NOW = bindparam("now", type_=SESSIONS.c.updated_at.type)
 _IDEMPOTENCY_KEY = bindparam("idempotency_key", type_=MESSAGES.c.idempotency_key.type)
 OPEN = text(f"{SESSIONS.name}.deleted_at IS NULL")
@@ -96,9 +98,16 @@ def append_message(names: frozenset[str], *, keyed: bool) -> Statement[Any]:
 
 
 @cache
-def append_rows(names: frozenset[str]) -> Statement[Any]:
-    """Draw the numbers and write the rows in one statement, of which one row tells the first place."""
-    drawn = _drawn(_draw(_COUNT), _COUNT).cte("drawn")
+def append_rows(names: frozenset[str], *, unchanged: bool) -> Statement[Any]:
+    """Draw the numbers and write the rows in one statement, of which one row tells the first place.
+
+    With ``unchanged`` no row comes back where the conversation is not what it was when it was read: any appending moves
+    the next number, any rewriting the generation.
+    """
+    draw = _draw(_COUNT)
+    if unchanged:
+        draw = draw.where(SESSIONS.c.generation == _GENERATION, SESSIONS.c.next_seq == _NEXT_SEQ)
+    drawn = _drawn(draw, _COUNT).cte("drawn")
     added, values, number = _added(names)
     values |= {"seq": drawn.c.seq + number - _ONE, "from_generation": drawn.c.generation}
     source = select(*values.values()).select_from(drawn, added)

@@ -21,7 +21,7 @@ from agentos_store.conversations.rewrite import Saved
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, plain_json
 from agentos_store.errors import InvalidValueError, NotFoundError
-from agentos_store.operation import F, reads, repeatable, walks, writes, writes_once
+from agentos_store.operation import F, reads, repeatable, walks, writes_once
 from agentos_store.page import DEFAULT_LIMIT, Filter, Listing, Page, at_least, below, contains, equals
 from agentos_store.types import Boolean, JSONValue, Text, check_whole
 
@@ -103,7 +103,7 @@ class MessageRepository(MessageSearch[F]):
         with naming(drafts):
             return appending.append_many(session, session_id, drafts)
 
-    @writes
+    @writes_once
     @repeatable
     def save(
         self,

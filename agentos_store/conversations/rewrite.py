@@ -7,14 +7,23 @@ its time; the place that it had is kept by a closed copy.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, case, cast, insert, null, select, text, type_coerce, update
+from sqlalchemy import and_, bindparam, case, cast, insert, null, select, text, type_coerce, update
 
-from agentos_store.conversations.append import add, cost_of, explain_rows, refuse_twice, tokens_of, write_rows
-from agentos_store.conversations.append_statements import OPEN, SESSIONS, spendable
+from agentos_store.conversations.append import (
+    add,
+    add_unless_changed,
+    cost_of,
+    explain_rows,
+    refuse_twice,
+    tokens_of,
+    write_rows,
+)
+from agentos_store.conversations.append_statements import LOCK, OPEN, SESSIONS, spendable
 from agentos_store.conversations.difference import Run, find_runs, gaps
 from agentos_store.conversations.drafts import MESSAGES, NOTHING, Draft, as_mappings, checked, named, naming
 from agentos_store.conversations.message_models import CURRENT
@@ -49,19 +58,70 @@ def save(
     expected_generation: int | None,
     expected_next_seq: int | None,
 ) -> Saved:
-    """Make the conversation consist of these messages; the caller's transaction holds the session meanwhile."""
-    found = session.first(_LOCK if session.capabilities.row_locks else _READ, {"session_id": session_id})
-    if found is None:
-        raise NotFoundError("session", session_id)
-    generation, next_seq = found
+    """Make the conversation consist of these messages.
+
+    Without a transaction a list that only grew is appended by one statement, which holds if nobody changed the
+    conversation since it was read. Whatever takes more begins a transaction, which holds the session meanwhile.
+    """
+    now = session.now()
+    found = _find(session, session_id)
     # What the first try of this call found.
-    before = session.keep((generation, next_seq))
-    in_doubt = session.repeated and (generation, next_seq) != before
+    before = session.keep((found.generation, found.next_seq))
+    wanted = _Wanted(messages, now, before, expected_generation, expected_next_seq)
+    saved = _save(session, session_id, found, wanted)
+    if saved is None:
+        session.begin()
+        saved = _save(session, session_id, _find(session, session_id), wanted)
+        assert saved is not None
+    return saved
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A conversation as it is stored."""
+
+    generation: int
+    next_seq: int
+    messages: list[_Old]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a conversation is to become, and from what."""
+
+    messages: Sequence[Any]
+    now: dt.datetime
+    before: tuple[int, int]
+    expected_generation: int | None
+    expected_next_seq: int | None
+
+    def expect(self, session_id: str, found: _Found) -> None:
+        """Raise ConflictError when the conversation is not what the caller has seen."""
+        _expect(session_id, "generation", found.generation, self.expected_generation)
+        _expect(session_id, "next_seq", found.next_seq, self.expected_next_seq)
+
+
+def _find(session: Session, session_id: str) -> _Found:
+    binds = {"session_id": session_id}
+    if session.in_transaction and session.capabilities.row_locks:
+        # In a statement of its own: what the next one sees is then as it was left by those for whom this one waited.
+        session.first(LOCK, binds)
+    rows = session.all(_OLD, binds)
+    if not rows:
+        raise NotFoundError("session", session_id)
+    generation, next_seq, *_ = rows[0]
+    old = [_Old._make(row[2:]) for row in rows]
+    # A conversation without messages is a row of its own.
+    return _Found(generation, next_seq, old if old[0].id is not None else [])
+
+
+def _save(session: Session, session_id: str, found: _Found, wanted: _Wanted) -> Saved | None:
+    """Return what was written, or None where that takes a transaction and there is none."""
+    generation, old, before = found.generation, found.messages, wanted.before
+    in_doubt = session.repeated and (generation, found.next_seq) != before
     if not in_doubt:
-        _expect(session_id, "generation", generation, expected_generation)
-        _expect(session_id, "next_seq", next_seq, expected_next_seq)
-    given = as_mappings(messages)
-    old = list(map(_Old._make, session.all(_OLD, {"session_id": session_id})))
+        wanted.expect(session_id, found)
+    given = as_mappings(wanted.messages)
     runs = find_runs(
         [each.key for each in old],
         _keys(given),
@@ -72,29 +132,30 @@ def save(
         # An appending leaves the generation and does not shorten; a rewriting ends the generation.
         if kept == len(given) and (generation > before[0] or len(given) >= before[1]):
             # The earlier try was committed; what others added since is theirs.
-            return Saved(generation, next_seq, kept, 0, 0, 0)
-        _expect(session_id, "generation", generation, expected_generation)
-        _expect(session_id, "next_seq", next_seq, expected_next_seq)
-    now = session.now()
+            return Saved(generation, found.next_seq, kept, 0, 0, 0)
+        wanted.expect(session_id, found)
+    if kept != len(old) and not session.in_transaction:
+        return None
     drafts = {
         # Keys that are not drawn from the session: a second try may find others to be new, and would mix them up.
-        place: Draft(session, session_id, given[place], f"messages[{place}]", now, key=new_ulid())
+        place: Draft(session, session_id, given[place], f"messages[{place}]", wanted.now, key=new_ulid())
         for first, behind in gaps(runs, len(given), lambda run: run.new)
         for place in range(first, behind)
     }
     new = list(drafts.values())
     with naming(new):
         refuse_twice(new)
-        if kept == len(old):
-            if new:
-                add(session, session_id, new)
-        else:
+        if kept != len(old):
             generation += 1
             try:
                 _rewrite(session, session_id, generation, old, runs, drafts)
             except IntegrityViolation as violation:
                 raise explain_rows(violation, new, session) from None
             _count(session, session_id, generation, len(given), runs, drafts)
+        elif new and session.in_transaction:
+            add(session, session_id, new)
+        elif new and not add_unless_changed(session, session_id, new, generation, found.next_seq):
+            return None
     stayed = sum(run.length for run in runs)
     return Saved(generation, len(given), kept, stayed - kept, len(new), len(old) - stayed)
 
@@ -254,9 +315,6 @@ _LENGTH = bindparam("length", type_=SESSIONS.c.next_seq.type)
 _SPENT = bindparam("spent", type_=SESSIONS.c.total_cost.type)
 _TEXT = Text()
 
-_STATE = select(SESSIONS.c.generation, SESSIONS.c.next_seq).where(SESSIONS.c.id == _SESSION_ID, OPEN)
-_READ: Statement[Any] = Statement(_STATE)
-_LOCK: Statement[Any] = Statement(_STATE.with_for_update(key_share=True))
 # A repair is for conversations that are deleted too.
 _ANY = select(SESSIONS.c.generation, SESSIONS.c.next_seq).where(SESSIONS.c.id == _SESSION_ID)
 _READ_ANY: Statement[Any] = Statement(_ANY)
@@ -268,6 +326,8 @@ _PLACES: Statement[Any] = Statement(
 )
 _OLD: Statement[Any] = Statement(
     select(
+        SESSIONS.c.generation,
+        SESSIONS.c.next_seq,
         MESSAGES.c.role,
         MESSAGES.c.name,
         # Compared as it is stored, without being read.
@@ -284,7 +344,10 @@ _OLD: Statement[Any] = Statement(
         MESSAGES.c.cost,
         type_coerce(MESSAGES.c.metadata, _TEXT),
     )
-    .where(MESSAGES.c.session_id == _SESSION_ID, text(f"{MESSAGES.name}.{CURRENT}"))
+    .select_from(
+        SESSIONS.outerjoin(MESSAGES, and_(MESSAGES.c.session_id == SESSIONS.c.id, text(f"{MESSAGES.name}.{CURRENT}")))
+    )
+    .where(SESSIONS.c.id == _SESSION_ID, OPEN)
     .order_by(MESSAGES.c.seq)
 )
 _WITHIN = (

@@ -46,6 +46,9 @@ class Connection(Protocol):
     def copy(self, table: str, columns: Sequence[str], chunks: Iterable[str], *, null: str) -> int:
         """Stream rows in; only asked of a database that can copy."""
 
+    def begin(self) -> None:
+        """Begin a transaction; only asked of a database where statements are sent without one."""
+
 
 class Call:
     """What stays the same when one call is tried again: the keys and the times that its body draws."""
@@ -210,6 +213,18 @@ class Session:
         if self._single and self.wrote:
             # Without a transaction around them two writes could be torn apart.
             raise UsageError(f"an operation declared as one statement sent a second one: {prepared.text[:80]}")
+
+    def begin(self) -> None:
+        """Begin a transaction where there is none; what runs the body commits it.
+
+        For a body that mostly needs one statement, and finds out that it takes several. What was read before may have
+        changed meanwhile.
+        """
+        if self._single:
+            if self.read_only or self.wrote:
+                raise UsageError("a transaction can only begin before anything is written, where writing is allowed")
+            self._connection.begin()
+            self._single = False
 
     def settle(self) -> None:
         """Say that what was written so far is whole by itself: without a transaction, another statement may follow."""

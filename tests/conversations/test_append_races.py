@@ -7,8 +7,13 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
-from agentos_store import Settings, Store
+import pytest
+
+from agentos_store import ConflictError, Settings, Store
+from agentos_store.conversations import rewrite
+from agentos_store.conversations.difference import find_runs
 from tests.engine.gather import PROCESSES, threads
+from tests.store.test_budgets import counted
 
 APPENDERS = 32
 TURNS = 5
@@ -99,6 +104,60 @@ def test_appenders_in_processes_leave_no_gap(store: Store, url: str) -> None:
     for each in running:
         each.join()
     judge(store, session_id, found)
+
+
+def test_a_list_that_only_grew_is_read_and_appended_without_a_transaction(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = store.sessions.create().id
+    said = [{"role": "user", "content": f"{n}"} for n in range(3)]
+    store.messages.save(session_id, said[:1])
+    with counted(store, monkeypatch) as sent:
+        store.messages.save(session_id, said[:2])
+        store.messages.save(session_id, said)
+    # The list; the counters and the rows, in one statement on PostgreSQL.
+    assert sent == {"messages.save": 3 if store.capabilities.backend == "sqlite" else 2}
+
+
+@pytest.mark.parametrize("other", ["append", "save"])
+@pytest.mark.parametrize("expected", [{}, {"expected_generation": 0, "expected_next_seq": 2}])
+def test_a_save_sees_what_others_did_between_its_reading_and_its_writing(
+    both: list[Store], monkeypatch: pytest.MonkeyPatch, other: str, expected: dict[str, int]
+) -> None:
+    # On SQLite nobody comes in between.
+    store = both[1]
+    session_id = store.sessions.create().id
+    said = [{"role": "user", "content": f"{n}"} for n in range(3)]
+    store.messages.save(session_id, said[:2])
+    comparisons = 0
+
+    def meanwhile() -> None:
+        if other == "append":
+            store.messages.append(session_id, role="user", content="another's")
+        else:
+            store.messages.save(session_id, [{"role": "user", "content": "another's"}, said[0]])
+
+    def find_runs_late(*args: Any) -> Any:
+        nonlocal comparisons
+        comparisons += 1
+        if comparisons == 1:
+            thread = threading.Thread(target=meanwhile)
+            thread.start()
+            thread.join()
+        return find_runs(*args)
+
+    monkeypatch.setattr(rewrite, "find_runs", find_runs_late)
+    if expected:
+        with pytest.raises(ConflictError):
+            store.messages.save(session_id, said, **expected)
+        there = ["0", "1", "another's"] if other == "append" else ["another's", "0"]
+    else:
+        saved = store.messages.save(session_id, said)
+        assert (saved.generation, saved.added) == ((1, 1) if other == "append" else (2, 2))
+        there = ["0", "1", "2"]
+    assert [each["content"] for each in store.messages.history(session_id)] == there
+    session = store.sessions.get(session_id)
+    assert (session.message_count, session.next_seq) == (len(there), len(there))
 
 
 def test_appending_while_the_list_is_rewritten_leaves_no_gap(store: Store) -> None:

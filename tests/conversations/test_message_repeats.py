@@ -11,8 +11,9 @@ import pytest
 from agentos_store import AlreadyExistsError, ConflictError, Store
 from agentos_store.conversations.contexts import ContextRepository
 from agentos_store.conversations.messages import MessageRepository
+from agentos_store.conversations.rewrite import Saved
 from agentos_store.engine.session import Call, Session
-from agentos_store.operation import Blocking, Repository, writes
+from agentos_store.operation import Blocking, Repository, writes, writes_once
 from tests.engine.gather import threads
 
 messages: Any = MessageRepository[Blocking]
@@ -42,6 +43,12 @@ class Doubter(Repository[Blocking]):
     @writes
     def again(self, session: Session, same: Call, call: Body) -> Any:
         return call(Session(session._connection, same))
+
+    @writes_once
+    def by_itself(self, session: Session, same: Call, call: Body) -> Any:
+        """Run one try as the store runs it, without a transaction where the database can."""
+        session._call = same
+        return call(session)
 
 
 @pytest.fixture
@@ -88,6 +95,26 @@ def test_a_save_that_was_stored_keeps_what_others_added_since(
         lambda s: messages.save(none, s, session_id, say(*wanted), **expected),
         lambda s: messages.append(none, s, session_id, role="user", content="another's"),
     )
+    assert told(store, session_id) == [*wanted, "another's"]
+
+
+@pytest.mark.parametrize("expected", [{}, {"expected_generation": 0, "expected_next_seq": 1}])
+@pytest.mark.parametrize("wanted", [("0", "A"), ("A", "B"), ("A",), ()])
+def test_a_save_without_a_transaction_that_was_stored_keeps_what_others_added_since(
+    store: Store, session_id: str, wanted: tuple[str, ...], expected: dict[str, int]
+) -> None:
+    store.messages.append_many(session_id, say("0"))
+    doubter, same = store.bind(Doubter), Call()
+
+    def save(session: Session) -> Saved:
+        saved: Saved = messages.save(none, session, session_id, say(*wanted), **expected)
+        return saved
+
+    first = doubter.by_itself(same, save)
+    store.messages.append(session_id, role="user", content="another's")
+    same.in_doubt = True
+    second = doubter.by_itself(same, save)
+    assert (second.generation, second.added, second.closed) == (first.generation, 0, 0)
     assert told(store, session_id) == [*wanted, "another's"]
 
 

@@ -136,7 +136,7 @@ BUDGETS: dict[str, tuple[int, int]] = {
     "messages.history": (1, 1),
     "messages.list": (1, 1),
     "messages.query": (1, 1),
-    "messages.save": (7, 9),
+    "messages.save": (6, 10),
     "projects.add_repo": (1, 1),
     "projects.archive": (1, 1),
     "projects.count": (1, 1),

@@ -198,8 +198,18 @@ class PostgreSQLBackend:
 
     def _run_bare(self, body: Callable[[Session], Any], call: Call, *, read_only: bool) -> Any:
         connection = self._borrow(call)
+        session = Session(connection, call, read_only=read_only, single=True)
         try:
-            return run_body(body, Session(connection, call, read_only=read_only, single=True))
+            try:
+                result = run_body(body, session)
+            except TransientError as error:
+                if session.in_transaction:
+                    # Of the transaction that the body began; the COMMIT was not sent yet.
+                    error.outcome_unknown = False
+                raise
+            if session.in_transaction:
+                connection.command("COMMIT")
+            return result
         finally:
             connection.give_back()
 

@@ -133,6 +133,10 @@ class PostgreSQLConnection:
             raise self.meaning(error) from None
         return self.cursor.rowcount
 
+    def begin(self) -> None:
+        """Begin a transaction that writes."""
+        self.command(BEGIN_WRITING)
+
     def command(self, text: str) -> None:
         """Send a command that starts or ends something."""
         try:

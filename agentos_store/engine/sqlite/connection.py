@@ -81,6 +81,10 @@ class SQLiteConnection:
         """Refuse: there is no such thing."""
         raise NotImplementedError
 
+    def begin(self) -> None:
+        """Refuse: a body that writes is always in a transaction."""
+        raise NotImplementedError
+
     def execute_many(self, prepared: Prepared[Any], values: Sequence[Sequence[object]]) -> int:
         """Execute once for each list of values."""
         try:
