@@ -48,6 +48,9 @@ class Planned:
     def stream(self, prepared: Prepared[Any], values: list[object]) -> Iterator[Any]:
         return iter(self.inner.stream(prepared, values))
 
+    def begin(self) -> None:
+        self.inner.begin()
+
     def copy(self, table: str, columns: Sequence[str], chunks: Iterable[str], *, null: str) -> int:
         return int(self.inner.copy(table, columns, chunks, null=null))
 

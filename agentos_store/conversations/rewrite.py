@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, case, cast, insert, null, select, text, type_coerce, update
+from sqlalchemy import bindparam, case, cast, insert, null, select, text, type_coerce, update
 
 from agentos_store.conversations.append import (
     add,
@@ -107,12 +107,15 @@ def _find(session: Session, session_id: str) -> _Found:
         # In a statement of its own: what the next one sees is then as it was left by those for whom this one waited.
         session.first(LOCK, binds)
     rows = session.all(_OLD, binds)
-    if not rows:
+    state = rows[0][:2] if rows else session.first(_STATE, binds)
+    if state is None or state[0] is None:
         raise NotFoundError("session", session_id)
-    generation, next_seq, *_ = rows[0]
-    old = [_Old._make(row[2:]) for row in rows]
-    # A conversation without messages is a row of its own.
-    return _Found(generation, next_seq, old if old[0].id is not None else [])
+    generation, next_seq = state
+    if next_seq and not rows and not session.in_transaction:
+        # The first messages came in between the two statements.
+        session.begin()
+        return _find(session, session_id)
+    return _Found(generation, next_seq, [_Old._make(row[2:]) for row in rows])
 
 
 def _save(session: Session, session_id: str, found: _Found, wanted: _Wanted) -> Saved | None:
@@ -324,10 +327,13 @@ _PLACES: Statement[Any] = Statement(
     .where(MESSAGES.c.session_id == _SESSION_ID, text(f"{MESSAGES.name}.{CURRENT}"))
     .order_by(MESSAGES.c.seq)
 )
+_OPEN_SESSION = (SESSIONS.c.id == _SESSION_ID, OPEN)
+_STATE: Statement[Any] = Statement(select(SESSIONS.c.generation, SESSIONS.c.next_seq).where(*_OPEN_SESSION))
 _OLD: Statement[Any] = Statement(
     select(
-        SESSIONS.c.generation,
-        SESSIONS.c.next_seq,
+        # Not joined: the rows would be sorted by their number then, in which the index has them.
+        select(SESSIONS.c.generation).where(*_OPEN_SESSION).scalar_subquery().label("generation"),
+        select(SESSIONS.c.next_seq).where(*_OPEN_SESSION).scalar_subquery().label("next_seq"),
         MESSAGES.c.role,
         MESSAGES.c.name,
         # Compared as it is stored, without being read.
@@ -344,10 +350,7 @@ _OLD: Statement[Any] = Statement(
         MESSAGES.c.cost,
         type_coerce(MESSAGES.c.metadata, _TEXT),
     )
-    .select_from(
-        SESSIONS.outerjoin(MESSAGES, and_(MESSAGES.c.session_id == SESSIONS.c.id, text(f"{MESSAGES.name}.{CURRENT}")))
-    )
-    .where(SESSIONS.c.id == _SESSION_ID, OPEN)
+    .where(MESSAGES.c.session_id == _SESSION_ID, text(f"{MESSAGES.name}.{CURRENT}"))
     .order_by(MESSAGES.c.seq)
 )
 _WITHIN = (

@@ -12,6 +12,7 @@ import pytest
 from agentos_store import ConflictError, Settings, Store
 from agentos_store.conversations import rewrite
 from agentos_store.conversations.difference import find_runs
+from agentos_store.engine.session import Session
 from tests.engine.gather import PROCESSES, threads
 from tests.store.test_budgets import counted
 
@@ -158,6 +159,32 @@ def test_a_save_sees_what_others_did_between_its_reading_and_its_writing(
     assert [each["content"] for each in store.messages.history(session_id)] == there
     session = store.sessions.get(session_id)
     assert (session.message_count, session.next_seq) == (len(there), len(there))
+
+
+def test_a_save_sees_the_first_messages_that_others_append_while_it_reads(
+    both: list[Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = both[1]
+    session_id = store.sessions.create().id
+    first = Session.first
+    calls = 0
+
+    def first_late(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            thread = threading.Thread(
+                target=store.messages.append, args=(session_id,), kwargs={"role": "user", "content": "another's"}
+            )
+            thread.start()
+            thread.join()
+        return first(*args)
+
+    monkeypatch.setattr(Session, "first", first_late)
+    said = [{"role": "user", "content": "another's"}, {"role": "user", "content": "mine"}]
+    saved = store.messages.save(session_id, said)
+    assert (saved.generation, saved.kept, saved.added) == (0, 1, 1)
+    assert [each["content"] for each in store.messages.history(session_id)] == ["another's", "mine"]
 
 
 def test_appending_while_the_list_is_rewritten_leaves_no_gap(store: Store) -> None:
