@@ -7,6 +7,7 @@ socket, so that both are made once, at the first need or never, and go when the 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import secrets
 import shutil
@@ -190,6 +191,20 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[ASK] = ask
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect tests without collecting garbage: among millions of objects that stay, looking for it takes as long.
+
+    What is there afterwards stays until the end, and is not looked through while the tests run either.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell each worker of pytest-xdist where to ask."""
@@ -338,26 +353,43 @@ def _empty_schema(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
+def migrated(postgres_url: str, pytestconfig: pytest.Config) -> Iterator[tuple[str, str | None]]:
+    """A PostgreSQL database with our schema and no rows for the tests of a module, and the schema where it has a name.
+
+    It has one where no database may be created.
+    """
+    template = pytestconfig.stash[ASK]("template")
+    if template:
+        with _postgres_database(postgres_url, template) as made:
+            yield made, None
+        return
+    from agentos_store.testing import reset_schema
+    from tests.standing import migrate
+
+    # Of this worker alone: the others may run tests of the same module beside it.
+    schema = f"agentos_module_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+    reset_schema(postgres_url, schema)
+    migrate(postgres_url, schema)
+    yield postgres_url, schema
+    reset_schema(postgres_url, schema)
+
+
+@pytest.fixture(scope="module")
 def both(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres_url: str
+    sqlite_template: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    migrated: tuple[str, str | None],
+    pytestconfig: pytest.Config,
 ) -> Iterator[list[Store]]:
     """A store on SQLite and one on PostgreSQL, used side by side by the tests of a module."""
     from agentos_store import Store
-    from agentos_store.testing import reset_schema
-    from tests.standing import migrate, tested
+    from tests.standing import tested
 
-    # Of this worker alone: the others may run tests of the same module beside it.
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    schema = f"agentos_{request.module.__name__.rpartition('.')[2]}_{worker}"
-    reset_schema(postgres_url, schema)
-    migrate(postgres_url, schema)
-    near = tested(postgres_url, request.config.stash[ASK]("bouncer"))
-    with (
-        Store.open(f"sqlite:///{tmp_path_factory.mktemp('both')}/registry.sqlite") as sqlite,
-        Store.open(near, schema=schema) as postgresql,
-    ):
+    file = shutil.copy(sqlite_template, tmp_path_factory.mktemp("both"))
+    url, schema = migrated
+    near = tested(url, pytestconfig.stash[ASK]("bouncer"))
+    with Store.open(f"sqlite:///{file}") as sqlite, Store.open(near, schema=schema) as postgresql:
         yield [sqlite, postgresql]
-    reset_schema(postgres_url, schema)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import datetime as dt
 import functools
 import json
 import re
+import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -15,14 +16,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from agentos_store import ensure_migrations
 from agentos_store.base import Base
 from agentos_store.engine.postgresql.connect import DIALECT as POSTGRESQL
 from agentos_store.engine.recordset import recordset
 from agentos_store.engine.sqlite.connection import DIALECT as SQLITE
 from agentos_store.engine.sqlite.functions import register_functions
 from agentos_store.engine.statement import Statement
-from agentos_store.testing import Databases, reset_schema
+from agentos_store.migrate.target import DEFAULT_SCHEMA
 from agentos_store.testing.postgres import connect
 
 ROWS = 8_000
@@ -181,25 +181,12 @@ def filled(
 ) -> Iterator[Plans]:
     """Make a filled database of the kind that ``request.param`` names; the body of a fixture."""
     if request.param == "sqlite":
-        path = tmp_path_factory.mktemp("plans") / "registry.sqlite"
-        ensure_migrations(f"sqlite:///{path}")
-        made = SQLitePlans(path, fill, large)
+        path = shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path_factory.mktemp("plans"))
+        made = SQLitePlans(Path(path), fill, large)
         with contextlib.closing(made.raw):
             yield made
         return
-    server = request.getfixturevalue("postgres_url")
-    databases = Databases(server)
-    can_create = databases.can_create()
-    url, schema = (databases.create(), "public") if can_create else (server, "agentos_test_plans")
-    if not can_create:
-        reset_schema(server, schema)
-    try:
-        ensure_migrations(url, schema=schema)
-        found = PostgreSQLPlans(url, schema, fill, large)
-        with contextlib.closing(found.raw):
-            yield found
-    finally:
-        if can_create:
-            databases.drop(url)
-        else:
-            reset_schema(server, schema)
+    url, schema = request.getfixturevalue("migrated")
+    found = PostgreSQLPlans(url, schema or DEFAULT_SCHEMA, fill, large)
+    with contextlib.closing(found.raw):
+        yield found

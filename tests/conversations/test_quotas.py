@@ -3,15 +3,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-import os
 import pickle
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +25,7 @@ from agentos_store.errors import (
 )
 from agentos_store.operation import Awaiting, Blocking, Repository, writes
 from agentos_store.page import Listing
+from tests.engine.gather import PROCESSES
 
 Users = UserRepository[Blocking]
 
@@ -387,68 +384,40 @@ def lasts(reservation: QuotaReservation) -> bool:
     return reservation.expires_at - reservation.created_at > HOUR / 2
 
 
-WORKER = """
-import datetime as dt, sys
-from agentos_store import Store
-from agentos_store.conversations.users import UserRepository
-from agentos_store.errors import NotFoundError, QuotaExceededError
-
-url, number = sys.argv[1], int(sys.argv[2])
-spent = 0
-with Store.open(url) as store:
-    users = store.bind(UserRepository)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    for turn in range(60):
-        try:
-            if (turn + number) % 3 == 0:
-                users.consume_quota("u", 3)
-                spent += 3
-            elif (turn + number) % 3 == 1:
-                held = users.reserve_quota("u", 5, ttl=dt.timedelta(hours=1))
-                users.settle(held.id, 4)
-                spent += 4
-            else:
-                held = users.reserve_quota("u", 40, ttl=dt.timedelta(milliseconds=1 + turn % 5))
-                users.settle(held.id, 2)
-                spent += 2
-        except (QuotaExceededError, NotFoundError):
-            pass
-        if turn % 20 == 0:
-            users.sweep_reservations(limit=5)
-print(spent, flush=True)
-"""
+def spend(url: str, number: int, start: Any, answers: Any) -> None:
+    """Consume, reserve and settle as one of many processes; answer what was spent."""
+    spent = 0
+    with Store.open(url) as store:
+        users = store.bind(UserRepository[Blocking])
+        start.wait()
+        for turn in range(60):
+            with contextlib.suppress(QuotaExceededError, NotFoundError):
+                if (turn + number) % 3 == 0:
+                    users.consume_quota("u", 3)
+                    spent += 3
+                elif (turn + number) % 3 == 1:
+                    held = users.reserve_quota("u", 5, ttl=HOUR)
+                    users.settle(held.id, 4)
+                    spent += 4
+                else:
+                    held = users.reserve_quota("u", 40, ttl=(1 + turn % 5) * TINY)
+                    users.settle(held.id, 2)
+                    spent += 2
+            if turn % 20 == 0:
+                users.sweep_reservations(limit=5)
+    answers.put(spent)
 
 
 def test_eight_processes_never_pass_the_total(users: Users, behind: Behind, url: str) -> None:
     users.create(name="n", id="u", quota_total=700)
-    checkout = str(Path(__file__).resolve().parents[2])
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, url, str(number)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": checkout},
-        )
-        for number in range(8)
-    ]
-    try:
-        for worker in workers:
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "ready\n"
-        for worker in workers:
-            assert worker.stdin is not None
-            worker.stdin.write("go\n")
-            worker.stdin.flush()
-        spent = [int(worker.communicate(timeout=100)[0]) for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-            for pipe in (worker.stdin, worker.stdout):
-                assert pipe is not None
-                pipe.close()
+    start, answers = PROCESSES.Barrier(8, timeout=60), PROCESSES.Queue()
+    workers = [PROCESSES.Process(target=spend, args=(url, number, start, answers), daemon=True) for number in range(8)]
+    for worker in workers:
+        worker.start()
+    spent = [answers.get(timeout=100) for _ in workers]
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0] * 8
     assert amounts(users)[1] == sum(spent) <= 700
     await_true(lambda: users.check_quota("u", 700 - sum(spent)))
     while users.sweep_reservations():

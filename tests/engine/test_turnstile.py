@@ -200,6 +200,20 @@ def give_up(turnstile: Turnstile) -> None:
     turnstile.release()
 
 
+def hand_over(holder: Turnstile, other: Turnstile, database: Path) -> None:
+    """Let the other wait for the holder, get its turn and give it back; close both."""
+    waiting = threading.Thread(target=other.acquire, args=(10,))
+    waiting.start()
+    wait_for(lambda: is_in_line(database))
+    holder.release()
+    waiting.join(10)
+    assert not is_free(database)
+    other.release()
+    assert is_free(database)
+    holder.close()
+    other.close()
+
+
 @pytest.mark.parametrize("pause", [0.0, 60.0], ids=["idle", "busy"])
 def test_a_process_that_does_not_come_back_holds_nobody_up(
     database: Path, monkeypatch: pytest.MonkeyPatch, pause: float
@@ -210,16 +224,7 @@ def test_a_process_that_does_not_come_back_holds_nobody_up(
     first.acquire(1)
     first.release()
     first.acquire(1)
-    waiting = threading.Thread(target=second.acquire, args=(10,))
-    waiting.start()
-    wait_for(lambda: is_in_line(database))
-    first.release()
-    waiting.join(10)
-    assert not is_free(database)
-    second.release()
-    assert is_free(database)
-    first.close()
-    second.close()
+    hand_over(first, second, database)
 
 
 @pytest.mark.parametrize("mark", [b"", b"1", b"1           what is this", b"1           99999999999.000000  "])
@@ -227,15 +232,7 @@ def test_a_mark_that_makes_no_sense_holds_nobody_up(database: Path, mark: bytes)
     first, second = Turnstile(database), Turnstile(database)
     first.acquire(1)
     Path(f"{database}-turn").write_bytes(mark)
-    waiting = threading.Thread(target=second.acquire, args=(10,))
-    waiting.start()
-    wait_for(lambda: is_in_line(database))
-    first.release()
-    waiting.join(10)
-    assert not is_free(database)
-    second.release()
-    first.close()
-    second.close()
+    hand_over(first, second, database)
 
 
 def test_whoever_goes_on_with_its_run_is_the_holder_again(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:

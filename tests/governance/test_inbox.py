@@ -4,21 +4,19 @@ import contextlib
 import datetime as dt
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentos_store import InvalidValueError, LeaseLostError, NotFoundError, Store
 from agentos_store.governance.models import SupervisorInboxEntry
+from tests.engine.gather import PROCESSES
 
 Run = Callable[..., list[tuple[Any, ...]]]
 
@@ -405,62 +403,39 @@ def test_a_completion_in_a_transaction_that_fails_is_none(store: Store) -> None:
     assert store.inbox.get("i").status == "processed"
 
 
-WORKER = """
-import datetime as dt, sys, time
-from agentos_store import LeaseLostError, Store
-
-url, name = sys.argv[1:]
-with Store.open(url) as store:
-    print("ready", flush=True)
-    while True:
-        events = store.inbox.claim(by=name, lease=dt.timedelta(seconds=1), limit=5, max_attempts=1000)
-        for event in events:
-            try:
-                with store.transaction() as tx:
+def process(url: str, name: str, start: Any) -> None:
+    """Take events and note each together with its completion, as one of many processes, until none is left."""
+    with Store.open(url) as store:
+        start.wait()
+        while True:
+            events = store.inbox.claim(by=name, lease=SECOND, limit=5, max_attempts=1000)
+            for event in events:
+                with contextlib.suppress(LeaseLostError), store.transaction() as tx:
                     tx.audits.record(event.task_id, event_type="processed", payload={"id": event.id})
                     tx.inbox.complete(event.id, event.lease_token)
-            except LeaseLostError:
-                pass
-        if not events:
-            if not store.inbox.count(status="pending") + store.inbox.count(status="processing"):
-                break
-            time.sleep(0.05)
-"""
+            if not events:
+                if not store.inbox.count(status="pending") + store.inbox.count(status="processing"):
+                    break
+                time.sleep(0.05)
 
 
 def test_eight_processes_of_which_some_are_killed_process_each_event_once(store: Store, url: str) -> None:
     add(store, *(f"i{number:04}" for number in range(EVENTS)))
-    checkout = str(Path(__file__).resolve().parents[2])
-
-    def start(number: int) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", WORKER, url, f"w{number}"],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": checkout},
-        )
-
-    workers = [start(number) for number in range(8)]
-    try:
-        for worker in workers:
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "ready\n"
-        # Three are killed in the middle of their work.
-        deadline = time.monotonic() + 100
-        for number, share in enumerate((0.25, 0.5, 0.75)):
-            while store.inbox.count(status="processed") < share * EVENTS:
-                assert time.monotonic() < deadline
-            workers[number].kill()
-        for worker in workers:
-            worker.wait(timeout=100)
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-            assert worker.stdout is not None
-            worker.stdout.close()
-    assert workers[0].returncode == -signal.SIGKILL
-    assert [worker.returncode for worker in workers[3:]] == [0] * 5
+    start = PROCESSES.Barrier(9, timeout=60)
+    workers = [PROCESSES.Process(target=process, args=(url, f"w{number}", start), daemon=True) for number in range(8)]
+    for worker in workers:
+        worker.start()
+    start.wait()
+    # Three are killed in the middle of their work.
+    deadline = time.monotonic() + 100
+    for number, share in enumerate((0.25, 0.5, 0.75)):
+        while store.inbox.count(status="processed") < share * EVENTS:
+            assert time.monotonic() < deadline
+        workers[number].kill()
+    for worker in workers:
+        worker.join(100)
+    assert workers[0].exitcode == -signal.SIGKILL
+    assert [worker.exitcode for worker in workers[3:]] == [0] * 5
     assert store.inbox.backlog().by_status == {"processed": EVENTS}
     markers = Counter(entry.payload["id"] for entry in store.audits.iterate(event_type="processed"))
     assert len(markers) == EVENTS

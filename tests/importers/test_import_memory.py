@@ -37,49 +37,33 @@ MEGABYTES = 70 if MANY else 8
 TEXT = "x" * SIZE
 
 
-def change(path: Path, statement: str, *values: object) -> None:
+def add_rows(path: Path, rows: int, insert: str, values: str) -> None:
+    """Insert so many rows; in the values ``i`` is the number of the row, and ``?`` the text."""
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
     with closing(sqlite3.connect(path)) as raw:
-        raw.execute(statement, values)
+        raw.execute(f"{numbers} INSERT INTO {insert} SELECT {values} FROM n", (rows, TEXT))
         raw.commit()
-
-
-NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
 
 
 def registry(path: Path, rows: int) -> None:
     """Make a registry with so many audits."""
     make_registry(path, tasks=1, flaws=False)
-    change(
-        path,
-        f"{NUMBERS} INSERT INTO task_audits (task_id, level, event_type, payload, created_at)"
-        " SELECT (SELECT task_id FROM tasks), 'info', 'NOTE', json_array(i, ?), '2026-01-10' FROM n",
-        rows,
-        TEXT,
-    )
+    values = "(SELECT task_id FROM tasks), 'info', 'NOTE', json_array(i, ?), '2026-01-10'"
+    add_rows(path, rows, "task_audits (task_id, level, event_type, payload, created_at)", values)
 
 
 def agent_store(path: Path, rows: int) -> None:
     """Make an agent store of chapter 14 with so many messages."""
     make_agent_store(path, sessions=1, flaws=False)
-    change(
-        path,
-        f"{NUMBERS} INSERT INTO messages (session_id, role, content)"
-        " SELECT (SELECT id FROM sessions LIMIT 1), 'user', ? FROM n",
-        rows,
-        TEXT,
-    )
+    values = "(SELECT id FROM sessions LIMIT 1), 'user', ?"
+    add_rows(path, rows, "messages (session_id, role, content)", values)
 
 
 def aios_database(path: Path, rows: int) -> None:
     """Make an AIOS database with so many events."""
     make_aios_database(path, rounds=1, flaws=False)
-    change(
-        path,
-        f"{NUMBERS} INSERT INTO events (event_id, event_type, timestamp, data_json)"
-        " SELECT 'more-' || i, 'x', 1772078400.5 + i, json_array(?) FROM n",
-        rows,
-        TEXT,
-    )
+    values = "'more-' || i, 'x', 1772078400.5 + i, json_array(?)"
+    add_rows(path, rows, "events (event_id, event_type, timestamp, data_json)", values)
 
 
 def aios_log(path: Path, rows: int) -> None:

@@ -13,13 +13,14 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from sqlalchemy import select
 
-from agentos_store import Store, ensure_migrations
+from agentos_store import Store
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
 from agentos_store.errors import ConflictError, StoreError
@@ -109,6 +110,7 @@ class Source:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.raw = path.read_bytes()
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
             connection.text_factory = lambda raw: raw.decode(errors="replace")
             connection.row_factory = sqlite3.Row
@@ -216,6 +218,35 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Source:
     return Source(folder / "made.sqlite")
 
 
+@dataclass
+class Arrived:
+    """A store that the registry was imported into, and how; it is only read."""
+
+    store: Store
+    report: ImportReport
+    tables: dict[str, Table]
+    steps: int
+    """How often the import told how far it was."""
+
+
+@pytest.fixture(scope="module")
+def arrivals(both: list[Store], registry: Source) -> dict[str, Arrived]:
+    """By database what came of an import into an empty store."""
+
+    def work(store: Store) -> Arrived:
+        steps: list[tuple[str, int, int]] = []
+        report = import_registry(store, registry.path, progress=lambda *step: steps.append(step))
+        return Arrived(store, report, dump(store), len(steps))
+
+    return {name: work(store) for name, store in zip(("sqlite", "postgresql"), both, strict=True)}
+
+
+@pytest.fixture
+def arrived(arrivals: dict[str, Arrived], backend: str) -> Arrived:
+    """The registry in a store of either database."""
+    return arrivals[backend]
+
+
 @pytest.fixture
 def other_store(sqlite_template: Path, tmp_path: Path) -> Iterator[Store]:
     """One more empty store, on SQLite."""
@@ -224,10 +255,10 @@ def other_store(sqlite_template: Path, tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def test_what_is_known_of_the_registry_comes_out_of_the_store(store: Store, registry: Source) -> None:
+def test_what_is_known_of_the_registry_comes_out_of_the_store(arrived: Arrived, registry: Source) -> None:
     known = registry.known()
     rows, flaws, golden = known["row_counts"], known["anomalies"], known["golden"]
-    report = import_registry(store, registry.path)
+    store, report = arrived.store, arrived.report
     assert_accounted(report)
     status = store.status()
     lost_audits = sum(row["task_id"] not in registry.task_ids() for row in registry["task_audits"])
@@ -275,10 +306,9 @@ def test_what_is_known_of_the_registry_comes_out_of_the_store(store: Store, regi
     assert left == {name: rows[name] for name in left}
 
 
-def test_each_row_says_what_it_said_in_the_source(store: Store, registry: Source) -> None:
-    import_registry(store, registry.path)
-    tables, flaws = dump(store), registry.known()["anomalies"]
-    odd = {note.key for note in import_registry(store, registry.path).repairs}
+def test_each_row_says_what_it_said_in_the_source(arrived: Arrived, registry: Source) -> None:
+    tables, flaws = arrived.tables, registry.known()["anomalies"]
+    odd = {note.key for note in arrived.report.repairs}
     tasks = {row["task_id"]: row for row in tables["tasks"]}
     for there in registry["tasks"]:
         if there["task_id"] in odd or not there["task_id"]:
@@ -345,44 +375,38 @@ def test_each_row_says_what_it_said_in_the_source(store: Store, registry: Source
         assert entries[int(audits[number]["our_key"].partition(" ")[0])]["payload"] is None
 
 
-def test_the_source_stays_as_it_is_and_a_second_run_changes_nothing_at_all(store: Store, registry: Source) -> None:
-    before = registry.path.read_bytes()
-    first = import_registry(store, registry.path)
-    tables = dump(store)
-    second = import_registry(store, registry.path)
-    assert dump(store) == tables
+def test_the_source_stays_as_it_is_and_a_second_run_changes_nothing_at_all(arrived: Arrived, registry: Source) -> None:
+    first = arrived.report
+    second = import_registry(arrived.store, registry.path)
+    assert dump(arrived.store) == arrived.tables
     assert second.imported == 0
     assert {kind: counts.imported for kind, counts in first.counts.items()} == {
         kind: counts.repeated for kind, counts in second.counts.items()
     }
     assert first.set_aside == second.set_aside
     assert_accounted(second)
-    assert registry.path.read_bytes() == before
+    assert registry.path.read_bytes() == registry.raw
     assert list(registry.path.parent.iterdir()) == [registry.path]
 
 
-def test_both_databases_get_equal_rows(registry: Source, other_store: Store, postgres_database: str) -> None:
-    ensure_migrations(postgres_database)
-    with Store.open(postgres_database) as postgres:
-        reports = [import_registry(store, registry.path) for store in (other_store, postgres)]
-        assert reports[0] == reports[1]
-        assert timeless(dump(other_store)) == timeless(dump(postgres))
+def test_both_databases_get_equal_rows(arrivals: dict[str, Arrived]) -> None:
+    sqlite, postgresql = arrivals["sqlite"], arrivals["postgresql"]
+    assert sqlite.report == postgresql.report
+    assert timeless(sqlite.tables) == timeless(postgresql.tables)
 
 
 KILLS = int(os.environ.get("AGENTOS_STORE_KILLS", "3"))
 
 
 def test_a_run_that_is_killed_again_and_again_ends_like_one_that_was_not(
-    store: Store, url: str, registry: Source, other_store: Store
+    store: Store, url: str, registry: Source, arrivals: dict[str, Arrived]
 ) -> None:
     chance = random.Random(6)
-    steps: list[tuple[str, int, int]] = []
-    import_registry(other_store, registry.path, progress=lambda *step: steps.append(step))
-    undisturbed = dump(other_store)
-    for moment in sorted(chance.sample(range(len(steps)), KILLS)):
+    undisturbed = arrivals["sqlite"]
+    for moment in sorted(chance.sample(range(undisturbed.steps), KILLS)):
         kill_after(import_registry, url, registry.path, moment, chance.uniform(0, 0.01))
     import_registry(store, registry.path)
-    assert timeless(dump(store)) == timeless(undisturbed)
+    assert timeless(dump(store)) == timeless(undisturbed.tables)
     assert store.audits.verify().ok
 
 
@@ -449,9 +473,8 @@ def test_what_the_store_has_already_stays_as_it_is(store: Store, made: Made) -> 
 
 
 def test_two_imports_at_once_leave_what_one_would_have(
-    store: Store, url: str, registry: Source, other_store: Store
+    store: Store, url: str, registry: Source, arrivals: dict[str, Arrived]
 ) -> None:
-    import_registry(other_store, registry.path)
     refused: list[ConflictError] = []
 
     def run() -> None:
@@ -461,14 +484,14 @@ def test_two_imports_at_once_leave_what_one_would_have(
             except ConflictError as error:
                 refused.append(error)
 
-    threads = [threading.Thread(target=run) for _ in range(3)]
+    threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(refused) < len(threads)
     import_registry(store, registry.path)
-    mixed, alone = timeless(dump(store)), timeless(dump(other_store))
+    mixed, alone = timeless(dump(store)), timeless(arrivals["sqlite"].tables)
     # Which task's entries came first is not decided, only the order within each task's chain.
     for tables in (mixed, alone):
         tables["task_audits"].sort(key=lambda row: str(row["row_hash"]))

@@ -20,7 +20,7 @@ from agentos_store.testing.registry_rows import DOMAINS
 
 Made = tuple[Path, dict[str, Any]]
 
-PLACES = 50
+PLACES = int(os.environ.get("AGENTOS_STORE_DAMAGES", "20"))
 PAGE = 4096
 
 

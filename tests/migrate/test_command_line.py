@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
+from alembic.config import main
 
 from agentos_store import ensure_migrations
 from agentos_store.engine.version import HEAD, TABLE
@@ -22,7 +22,26 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SCHEMA = 'Tenant "ä" %s:1'
 
 
-def alembic(*arguments: str, **environment: str) -> str:
+Alembic = Callable[..., str]
+
+
+@pytest.fixture
+def alembic(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Alembic:
+    """Runs the command in this process, which takes a tenth of the time."""
+    monkeypatch.chdir(CHECKOUT)
+
+    def call(*arguments: str, **environment: str) -> str:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            main([*arguments])
+        return capsys.readouterr().out
+
+    return call
+
+
+def program(*arguments: str, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "alembic", *arguments],
         capture_output=True,
@@ -36,12 +55,12 @@ def alembic(*arguments: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_alembic_s_own_command_does_the_same(empty_target: Target) -> None:
+def test_alembic_s_own_command_does_the_same(empty_target: Target, alembic: Alembic) -> None:
     url = empty_target.url.render_as_string(hide_password=False)
-    alembic("-x", f"url={url}", "upgrade", "head")
+    program("-x", f"url={url}", "upgrade", "head")
     assert find_drift(empty_target, alone=True) == []
     assert ensure_migrations(url) == 0
-    assert alembic("current", DATABASE_URL=url).split() == [HEAD, "(head)"]
+    assert program("current", DATABASE_URL=url).split() == [HEAD, "(head)"]
     alembic("downgrade", "base", DATABASE_URL=url)
     assert empty_target.revision() is None
     alembic("upgrade", known()[1], DATABASE_URL=url)
@@ -50,17 +69,17 @@ def test_alembic_s_own_command_does_the_same(empty_target: Target) -> None:
     assert find_drift(empty_target, alone=True) == []
 
 
-def test_a_look_at_the_revision_waits_for_nobody(target: Target, connect: Callable[[Target], Any]) -> None:
+def test_a_look_at_the_revision_waits_for_nobody(target: Target) -> None:
     from agentos_store.migrate.locked import locked_connection
 
     url = target.url.render_as_string(hide_password=False)
     with locked_connection(target):
-        found = alembic("current", DATABASE_URL=url, DATABASE_MIGRATION_TIMEOUT="0.1", DATABASE_BUSY_TIMEOUT="0.1")
+        found = program("current", DATABASE_URL=url, DATABASE_MIGRATION_TIMEOUT="0.1", DATABASE_BUSY_TIMEOUT="0.1")
     assert found.split() == [HEAD, "(head)"]
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-def test_the_sql_that_is_written_makes_the_same_file(empty_target: Target) -> None:
+def test_the_sql_that_is_written_makes_the_same_file(empty_target: Target, alembic: Alembic) -> None:
     assert empty_target.path is not None
     text = alembic("upgrade", "head", "--sql", DATABASE_URL=str(empty_target.url))
     with closing(sqlite3.connect(empty_target.path)) as raw:
@@ -72,7 +91,9 @@ def test_the_sql_that_is_written_makes_the_same_file(empty_target: Target) -> No
 
 @pytest.mark.parametrize("backend", ["postgresql"])
 @pytest.mark.parametrize("schema", [None, SCHEMA])
-def test_the_sql_that_is_written_makes_the_same_schema(empty_target: Target, schema: str | None) -> None:
+def test_the_sql_that_is_written_makes_the_same_schema(
+    empty_target: Target, schema: str | None, alembic: Alembic
+) -> None:
     from agentos_store.testing.postgres import connect
 
     url = empty_target.url.render_as_string(hide_password=False)
@@ -92,6 +113,6 @@ def test_the_sql_that_is_written_makes_the_same_schema(empty_target: Target, sch
 
 
 @pytest.mark.parametrize("backend", ["postgresql"])
-def test_the_sql_knows_that_privileges_keep_the_audits(empty_url: str) -> None:
+def test_the_sql_knows_that_privileges_keep_the_audits(empty_url: str, alembic: Alembic) -> None:
     text = alembic("upgrade", "head", "--sql", DATABASE_URL=empty_url, DATABASE_APPEND_ONLY="privileges")
     assert "CREATE TRIGGER" not in text

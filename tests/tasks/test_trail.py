@@ -3,8 +3,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,18 +17,6 @@ from agentos_store.tasks.models import TaskAudit
 from agentos_store.tasks.trail import Entry, append, append_many
 
 TIME = dt.datetime(2026, 5, 6, 7, 8, 9, 10, tzinfo=dt.UTC)
-
-
-@pytest.fixture
-def both(sqlite_url: str, request: pytest.FixtureRequest) -> Iterator[list[Store]]:
-    """A store on SQLite and one on PostgreSQL."""
-    from agentos_store import ensure_migrations
-
-    postgresql = request.getfixturevalue("postgres_database")
-    with ExitStack() as stack:
-        for url in (sqlite_url, postgresql):
-            ensure_migrations(url)
-        yield [stack.enter_context(Store.open(url)) for url in (sqlite_url, postgresql)]
 
 
 def by_hand(previous: str, entry: dict[str, Any]) -> str:
@@ -81,33 +68,31 @@ def together(entries: list[Entry], session: Any) -> list[TaskAudit]:
 
 
 @pytest.mark.parametrize("add", [one_by_one, together])
-def test_both_databases_hash_as_by_hand(both: list[Store], add: Callable[..., Any]) -> None:
+def test_both_databases_hash_as_by_hand(store: Store, add: Callable[..., Any]) -> None:
     expected = []
     previous = "0" * 64
     for number, entry in enumerate(ENTRIES):
         previous = by_hand(previous, {"task_id": "t", "created_at": TIME + dt.timedelta(microseconds=number), **entry})
         expected.append(previous)
-    for store in both:
-        store.tasks.create(title="t", task_id="t")
-        entries = [
-            Entry(task_id="t", created_at=TIME + dt.timedelta(microseconds=number), **entry)
-            for number, entry in enumerate(ENTRIES)
-        ]
-        store._backend.run(Access.WRITE, "test", partial(add, entries), repeatable=False)
-        found = store.audits.query(task_id="t").items
-        assert [entry.row_hash for entry in found] == expected
-        assert store.audits.verify("t").ok
+    store.tasks.create(title="t", task_id="t")
+    entries = [
+        Entry(task_id="t", created_at=TIME + dt.timedelta(microseconds=number), **entry)
+        for number, entry in enumerate(ENTRIES)
+    ]
+    store._backend.run(Access.WRITE, "test", partial(add, entries), repeatable=False)
+    found = store.audits.query(task_id="t").items
+    assert [entry.row_hash for entry in found] == expected
+    assert store.audits.verify("t").ok
 
 
-def test_both_databases_hash_a_step_alike(both: list[Store]) -> None:
-    for store in both:
-        store.tasks.create(title="t", task_id="t")
-        store.tasks.transition("t", "running", by="me")
-        moved = store.tasks.transition("t", "failed", exit_reason="天")
-        last = store.audits.query(task_id="t").items[-1]
-        payload = {"from": "running", "to": "failed", "reason": "天"}
-        values = {"task_id": "t", "event_type": "task.transition", "level": "warning", "payload": payload}
-        assert last.row_hash == by_hand(last.prev_hash, {**values, "created_at": moved.updated_at})
+def test_both_databases_hash_a_step_alike(store: Store) -> None:
+    store.tasks.create(title="t", task_id="t")
+    store.tasks.transition("t", "running", by="me")
+    moved = store.tasks.transition("t", "failed", exit_reason="天")
+    last = store.audits.query(task_id="t").items[-1]
+    payload = {"from": "running", "to": "failed", "reason": "天"}
+    values = {"task_id": "t", "event_type": "task.transition", "level": "warning", "payload": payload}
+    assert last.row_hash == by_hand(last.prev_hash, {**values, "created_at": moved.updated_at})
 
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
