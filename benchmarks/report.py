@@ -23,12 +23,12 @@ are met; why the others are not is explained in [LIMITS.md](LIMITS.md).
 INTRODUCTION = """\
 ## How it was measured
 
-Contestants take turns in small blocks of one run. A time is the median operation of a round, and of these the median
-over the rounds. A ratio, to the contestant that has 1.00, is made within each round; its spread is that of the rounds.
-"Own CPU" is the processor time that an operation takes in the client's process, which waiting for the disk and for the
-server does not hide. "raw driver" is sqlite3 or psycopg alone writing the same rows with the same indexes and the same
-durability (SQLite: WAL, `synchronous=FULL`; PostgreSQL: prepared statements, one round trip, two where a list is read,
-compared and added to).
+Contestants take turns in small blocks of one run, in a random order. A time is the median operation of a round, and of
+these the median over the rounds. A ratio, to the contestant that has 1.00, is made within each round; its spread is
+that of the rounds. "Own CPU" is the processor time that an operation takes in the client's process, which waiting for
+the disk and for the server does not hide. "raw driver" is sqlite3 or psycopg alone writing the same rows with the same
+indexes and the same durability (SQLite: WAL, `synchronous=FULL`; PostgreSQL: prepared statements, one round trip, two
+where a list is read, compared and added to).
 
 Afterwards the rows were counted: each contestant had written as many as the others (of sixteen writers: as many as it
 said), and readers had read the same tasks, sessions, messages and tool calls. The library verified every audit chain,
