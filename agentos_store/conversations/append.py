@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from types import NoneType
@@ -83,6 +84,8 @@ def _meaning(violation: IntegrityViolation, draft: Draft, session: Session) -> E
 
 def append_many(session: Session, session_id: str, drafts: Sequence[Draft]) -> Sequence[Message]:
     """Add messages in their order, but those whose idempotency key is taken; return the row of each."""
+    # Drawn once, whatever way is taken: in a larger body the draws that follow keep their places when it is run again.
+    now = session.now()
     refuse_twice(drafts)
     # A statement that commits by itself fails for a key that is taken, and then they are looked up.
     look = session.in_transaction or session.repeated
@@ -96,7 +99,7 @@ def append_many(session: Session, session_id: str, drafts: Sequence[Draft]) -> S
         if look:
             there = {key: found for key in _keys(drafts) if (found := session.first(BY_KEY, _key(session_id, key)))}
         new = _without_repeats(drafts, there)
-        place = _write_many(session, session_id, new) if new else (0, 0)
+        place = _write_many(session, session_id, new, now) if new else (0, 0)
         if new and place is None:
             if look:
                 _refuse(session, session_id, new)
@@ -113,25 +116,26 @@ def append_many(session: Session, session_id: str, drafts: Sequence[Draft]) -> S
         return [added.get(id(draft)) or by_key[str(draft.idempotency_key)] for draft in drafts]
 
 
-def add(session: Session, session_id: str, drafts: Sequence[Draft]) -> None:
+def add(session: Session, session_id: str, drafts: Sequence[Draft], now: dt.datetime) -> None:
     """Add messages to a session that the caller's transaction holds; a key that is taken is an error here."""
-    if _write_many(session, session_id, drafts) is None:
+    if _write_many(session, session_id, drafts, now) is None:
         _refuse(session, session_id, drafts)
         raise ConflictError("session", session_id, "it was changed meanwhile")
 
 
 def add_unless_changed(
-    session: Session, session_id: str, drafts: Sequence[Draft], generation: int, next_seq: int
+    session: Session, session_id: str, drafts: Sequence[Draft], now: dt.datetime, state: tuple[int, int]
 ) -> bool:
     """Add messages without a transaction where the conversation is still as it was read; tell whether they were added.
 
     Only asked of a database that does it with one statement.
     """
-    return _write_many(session, session_id, drafts, {"generation": generation, "next_seq": next_seq}) is not None
+    generation, next_seq = state
+    return _write_many(session, session_id, drafts, now, {"generation": generation, "next_seq": next_seq}) is not None
 
 
 def _write_many(
-    session: Session, session_id: str, drafts: Sequence[Draft], state: Mapping[str, int] = {}
+    session: Session, session_id: str, drafts: Sequence[Draft], now: dt.datetime, state: Mapping[str, int] = {}
 ) -> tuple[int, int] | None:
     """Return the place that the first of the messages got, or None where they could not be added."""
     count = len(drafts)
@@ -140,7 +144,7 @@ def _write_many(
         "count": count,
         "tokens": tokens_of(drafts),
         "spent": cost_of(drafts),
-        "now": session.now(),
+        "now": now,
     }
     try:
         if session.capabilities.data_modifying_cte:
@@ -150,7 +154,8 @@ def _write_many(
         if place is not None:
             write_rows(session, drafts, range(place[0], place[0] + count), place[1])
     except IntegrityViolation as violation:
-        if not session.in_transaction and _lost_race(violation, drafts, session):
+        # Nobody took a key meanwhile in a conversation that is still as it was read.
+        if not (state or session.in_transaction) and _lost_race(violation, drafts, session):
             return None
         raise explain_rows(violation, drafts, session) from None
     return place
@@ -221,8 +226,7 @@ def _clash(session: Session, draft: Draft) -> Exception | None:
     if draft.idempotency_key is not None:
         found = session.first(BY_KEY, row)
         if found is not None and found.id != row["id"]:
-            key = row["session_id"], draft.idempotency_key
-            return AlreadyExistsError("message", key, field="session_id, idempotency_key")
+            return _taken(draft)
     return None
 
 
@@ -235,6 +239,23 @@ def refuse_twice(drafts: Sequence[Draft]) -> None:
             if key in seen:
                 raise AlreadyExistsError("message", key)
             seen.add(key)
+
+
+def refuse_keys_twice(drafts: Sequence[Draft]) -> None:
+    """Raise AlreadyExistsError for an idempotency key that is given to two messages."""
+    seen: set[str] = set()
+    for draft in drafts:
+        key = draft.idempotency_key
+        # What is no text is left to the column, which refuses it.
+        if isinstance(key, str):
+            if key in seen:
+                raise _taken(draft)
+            seen.add(key)
+
+
+def _taken(draft: Draft) -> AlreadyExistsError:
+    key = draft.row["session_id"], draft.idempotency_key
+    return AlreadyExistsError("message", key, field="session_id, idempotency_key")
 
 
 def _written(session: Session, draft: Draft) -> Message | None:

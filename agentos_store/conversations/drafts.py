@@ -140,7 +140,10 @@ class Draft:
 
 
 class Appended(Sequence[Message]):
-    """Messages that were just written, in order; each becomes an object when it is first looked at."""
+    """Messages that were just written, in order; each becomes an object when it is first looked at.
+
+    Equal to a list of the same objects, as a list is, and like one it has no hash.
+    """
 
     def __init__(self, drafts: Sequence[Draft], seq: int, generation: int) -> None:
         for draft in drafts:
@@ -166,6 +169,9 @@ class Appended(Sequence[Message]):
             # Of two threads that look at once both get the one that is there first.
             message = self._built.setdefault(found, self._drafts[found].built(seq + found, generation))
         return message
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, list | Appended) else NotImplemented
 
     def __repr__(self) -> str:
         return repr(list(self))

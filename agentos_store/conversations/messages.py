@@ -124,7 +124,8 @@ class MessageRepository(MessageSearch[F]):
 
         With ``expected_generation`` and ``expected_next_seq``, as the session had them when the list was made, a
         conversation that somebody else changed meanwhile raises ConflictError; without them the last one to save
-        wins. Else raises what ``append_many`` raises.
+        wins. A new message whose ``idempotency_key`` is taken, be it by another of the list, raises AlreadyExistsError.
+        Else raises what ``append_many`` raises.
         """
         return rewrite.save(
             session,

@@ -19,6 +19,7 @@ from agentos_store.conversations.append import (
     add_unless_changed,
     cost_of,
     explain_rows,
+    refuse_keys_twice,
     refuse_twice,
     tokens_of,
     write_rows,
@@ -64,14 +65,13 @@ def save(
     conversation since it was read. Whatever takes more begins a transaction, which holds the session meanwhile.
     """
     now = session.now()
-    found = _find(session, session_id)
-    # What the first try of this call found.
-    before = session.keep((found.generation, found.next_seq))
-    wanted = _Wanted(messages, now, before, expected_generation, expected_next_seq)
-    saved = _save(session, session_id, found, wanted)
+    # One for all tries of this call; these two draws are all, whatever way is taken.
+    sent = session.keep(_Sent())
+    wanted = _Wanted(messages, now, sent, expected_generation, expected_next_seq)
+    saved = _save(session, session_id, wanted)
     if saved is None:
         session.begin()
-        saved = _save(session, session_id, _find(session, session_id), wanted)
+        saved = _save(session, session_id, wanted)
         assert saved is not None
     return saved
 
@@ -84,6 +84,19 @@ class _Found:
     next_seq: int
     messages: list[_Old]
 
+    @property
+    def state(self) -> tuple[int, int]:
+        """Return what any change moves."""
+        return self.generation, self.next_seq
+
+
+@dataclass(slots=True)
+class _Sent:
+    """What a call has sent to be stored."""
+
+    state: tuple[int, int] | None = None
+    """What the conversation was when the last of it was sent; None before."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
@@ -91,7 +104,7 @@ class _Wanted:
 
     messages: Sequence[Any]
     now: dt.datetime
-    before: tuple[int, int]
+    sent: _Sent
     expected_generation: int | None
     expected_next_seq: int | None
 
@@ -118,10 +131,12 @@ def _find(session: Session, session_id: str) -> _Found:
     return _Found(generation, next_seq, [_Old._make(row[2:]) for row in rows])
 
 
-def _save(session: Session, session_id: str, found: _Found, wanted: _Wanted) -> Saved | None:
+def _save(session: Session, session_id: str, wanted: _Wanted) -> Saved | None:
     """Return what was written, or None where that takes a transaction and there is none."""
-    generation, old, before = found.generation, found.messages, wanted.before
-    in_doubt = session.repeated and (generation, found.next_seq) != before
+    found = _find(session, session_id)
+    generation, old, before = found.generation, found.messages, wanted.sent.state
+    # What was sent in an earlier try may have been stored, where it changed since.
+    in_doubt = session.repeated and before is not None and found.state != before
     if not in_doubt:
         wanted.expect(session_id, found)
     given = as_mappings(wanted.messages)
@@ -131,7 +146,7 @@ def _save(session: Session, session_id: str, found: _Found, wanted: _Wanted) -> 
         lambda i, j: old[i].says(given[j]),
     )
     kept = sum(run.length for run in runs if run.old == run.new)
-    if in_doubt:
+    if in_doubt and before is not None:
         # An appending leaves the generation and does not shorten; a rewriting ends the generation.
         if kept == len(given) and (generation > before[0] or len(given) >= before[1]):
             # The earlier try was committed; what others added since is theirs.
@@ -148,16 +163,18 @@ def _save(session: Session, session_id: str, found: _Found, wanted: _Wanted) -> 
     new = list(drafts.values())
     with naming(new):
         refuse_twice(new)
+        refuse_keys_twice(new)
+        wanted.sent.state = found.state
         if kept != len(old):
             generation += 1
             try:
                 _rewrite(session, session_id, generation, old, runs, drafts)
             except IntegrityViolation as violation:
                 raise explain_rows(violation, new, session) from None
-            _count(session, session_id, generation, len(given), runs, drafts)
+            _count(session, session_id, generation, len(given), runs, drafts, wanted.now)
         elif new and session.in_transaction:
-            add(session, session_id, new)
-        elif new and not add_unless_changed(session, session_id, new, generation, found.next_seq):
+            add(session, session_id, new, wanted.now)
+        elif new and not add_unless_changed(session, session_id, new, wanted.now, found.state):
             return None
     stayed = sum(run.length for run in runs)
     return Saved(generation, len(given), kept, stayed - kept, len(new), len(old) - stayed)
@@ -301,12 +318,18 @@ def _rewrite(
 
 
 def _count(
-    session: Session, session_id: str, generation: int, length: int, runs: Sequence[Run], drafts: Mapping[int, Draft]
+    session: Session,
+    session_id: str,
+    generation: int,
+    length: int,
+    runs: Sequence[Run],
+    drafts: Mapping[int, Draft],
+    now: dt.datetime,
 ) -> None:
     new = list(drafts.values())
     changed = [length, *drafts, *(run.new for run in runs if run.old != run.new)]
     binds = {"session_id": session_id, "generation": generation, "length": length}
-    binds |= {"tokens": tokens_of(new), "spent": cost_of(new), "now": session.now()}
+    binds |= {"tokens": tokens_of(new), "spent": cost_of(new), "now": now}
     binds |= {"first_new": min(drafts, default=None), "first_changed": min(changed)}
     if session.execute(_COUNT, binds) == 0:
         raise BudgetExceededError(session_id)

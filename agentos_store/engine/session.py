@@ -223,8 +223,9 @@ class Session:
         if self._single:
             if self.read_only or self.wrote:
                 raise UsageError("a transaction can only begin before anything is written, where writing is allowed")
-            self._connection.begin()
+            # From here on, for a connection that is cut while it begins has stored nothing either.
             self._single = False
+            self._connection.begin()
 
     def settle(self) -> None:
         """Say that what was written so far is whole by itself: without a transaction, another statement may follow."""

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from agentos_store import AlreadyExistsError, ConflictError, Store
+from agentos_store.conversations import rewrite
 from agentos_store.conversations.contexts import ContextRepository
+from agentos_store.conversations.difference import find_runs
 from agentos_store.conversations.messages import MessageRepository
 from agentos_store.conversations.rewrite import Saved
 from agentos_store.engine.session import Call, Session
@@ -144,6 +146,55 @@ def test_a_save_that_was_not_stored_is_judged_anew(store: Store, session_id: str
             lambda s: messages.save(none, s, session_id, say("mine"), expected_generation=0, expected_next_seq=1),
         )
     assert told(store, session_id) == ["0", "another's"]
+
+
+def test_a_save_that_was_not_stored_counts_from_what_it_was_to_change(
+    both: list[Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On SQLite nobody comes in between.
+    store = both[1]
+    session_id = store.sessions.create().id
+    store.messages.append_many(session_id, say("0"))
+    doubter, same = store.bind(Doubter), Call()
+    others: list[threading.Thread] = []
+
+    def find_runs_late(*args: Any) -> Any:
+        if not others:
+            others.append(threading.Thread(target=store.messages.append_many, args=(session_id, say("A", "B"))))
+            others[0].start()
+            others[0].join()
+        return find_runs(*args)
+
+    def save(session: Session) -> None:
+        messages.save(none, session, session_id, say("0", "A"))
+
+    def lost(session: Session) -> None:
+        save(session)
+        assert session.in_transaction
+        raise Undone
+
+    monkeypatch.setattr(rewrite, "find_runs", find_runs_late)
+    with pytest.raises(Undone):
+        doubter.by_itself(same, lost)
+    assert told(store, session_id) == ["0", "A", "B"]
+    same.in_doubt = True
+    doubter.by_itself(same, save)
+    assert told(store, session_id) == ["0", "A"]
+
+
+@pytest.mark.parametrize("verb", ["append_many", "save"])
+def test_what_follows_draws_the_same_when_nothing_is_left_to_write(store: Store, session_id: str, verb: str) -> None:
+    same = Call()
+    given = [{"role": "user", "content": "a", "idempotency_key": "k"}]
+
+    def write(session: Session) -> str:
+        getattr(messages, verb)(none, session, session_id, given)
+        return session.new_ulid()
+
+    first = store.bind(Doubter).again(same, write)
+    # Run anew after it was rolled back, somebody else having written the same.
+    assert store.bind(Doubter).again(same, write) == first
+    assert told(store, session_id) == ["a"]
 
 
 def test_a_save_after_others_saved_a_part_of_it_stores_the_rest(store: Store, session_id: str) -> None:

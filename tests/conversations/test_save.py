@@ -16,7 +16,7 @@ from agentos_store.conversations.message_models import Message
 from agentos_store.conversations.rewrite import Saved
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
-from agentos_store.errors import ConflictError, InvalidValueError
+from agentos_store.errors import AlreadyExistsError, ConflictError, InvalidValueError
 from agentos_store.operation import Blocking, F, Repository, reads
 from agentos_store.types import dumps_exact
 
@@ -295,6 +295,17 @@ def test_what_is_no_list_of_messages_is_refused(store: Store, messages: Any, nam
     with pytest.raises(InvalidValueError):
         store.messages.append_many(session_id, messages)
     assert all_rows(store, session_id) == before
+
+
+@pytest.mark.parametrize(("keys", "taken"), [(["new", "old"], "old"), (["twice", "twice", "old"], "twice")])
+def test_an_idempotency_key_that_is_taken_is_named_among_several(store: Store, keys: list[str], taken: str) -> None:
+    session_id = store.sessions.create().id
+    store.messages.append(session_id, role="user", content="0", idempotency_key="old")
+    new = [{"role": "user", "content": f"{n}", "idempotency_key": key} for n, key in enumerate(keys, 1)]
+    with pytest.raises(AlreadyExistsError) as caught:
+        store.messages.save(session_id, [{"role": "user", "content": "0"}, *new])
+    assert (caught.value.key, caught.value.field) == ((session_id, taken), "session_id, idempotency_key")
+    assert store.sessions.get(session_id).message_count == 1
 
 
 def test_a_failed_save_in_a_transaction_leaves_the_others(store: Store) -> None:

@@ -34,10 +34,20 @@ OPERATIONS: dict[str, tuple[bytes, Call, Count]] = {
         lambda s, n: s.messages.append("session", role="user", content=f"{n}"),
         lambda s: s.messages.count(session_id="session"),
     ),
+    "messages.save": (
+        b"INTO public.messages",
+        lambda s, n: s.messages.save("saved", [*s.messages.history("saved"), {"role": "user", "content": f"{n}"}]),
+        lambda s: s.messages.count(session_id="saved"),
+    ),
+    "messages.save, rewriting": (
+        COMMIT,
+        lambda s, n: s.messages.save("rewritten", [{"role": "user", "content": f"{n}"}]),
+        lambda s: s.sessions.get("rewritten").generation,
+    ),
     "sessions.create": (
         b"INTO public.sessions",
         lambda s, n: s.sessions.create(title=f"{n}"),
-        lambda s: s.sessions.count() - 1,
+        lambda s: s.sessions.count() - 3,
     ),
     "users.create": (b"INTO public.users", lambda s, n: s.users.create(name=f"{n}"), lambda s: s.users.count()),
     "agents.create": (
@@ -91,7 +101,9 @@ OPERATIONS: dict[str, tuple[bytes, Call, Count]] = {
 def test_a_cut_connection_after_the_commit_doubles_no_row(open_store: Opened, proxy: Any) -> None:
     store = open_store(proxy.url)
     store.tasks.create(task_id="task", title="t")
-    store.sessions.create(id="session")
+    for key in ("session", "saved", "rewritten"):
+        store.sessions.create(id=key)
+    store.messages.append("rewritten", role="user", content="to be replaced")
     store.agents.create("agent")
     done = dict.fromkeys(OPERATIONS, 0)
     for number in range(CUTS):
@@ -112,6 +124,21 @@ def test_a_cut_connection_after_the_commit_doubles_no_row(open_store: Opened, pr
             assert count(store) == done[name], name
     assert store.audits.verify().ok
     assert [message.seq for message in store.messages.iterate("session")] == list(range(done["messages.append"]))
+
+
+@pytest.mark.parametrize("command", [b"BEGIN", b"INTO public.messages"])
+def test_a_save_that_is_cut_before_its_commit_is_known_to_have_stored_nothing(
+    open_store: Opened, proxy: Any, command: bytes
+) -> None:
+    store = open_store(proxy.url, retries=0)
+    session_id = store.sessions.create().id
+    store.messages.append(session_id, role="user", content="a")
+    pool_of(store).dispose()
+    proxy.cut_answer_to(command)
+    with pytest.raises(TransientError) as caught:
+        store.messages.save(session_id, [{"role": "user", "content": "b"}])
+    assert not caught.value.outcome_unknown
+    assert [each["content"] for each in store.messages.history(session_id)] == ["a"]
 
 
 def test_a_reader_that_is_cut_reads_again(open_store: Opened, proxy: Any) -> None:

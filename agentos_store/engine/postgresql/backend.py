@@ -198,8 +198,8 @@ class PostgreSQLBackend:
 
     def _run_bare(self, body: Callable[[Session], Any], call: Call, *, read_only: bool) -> Any:
         connection = self._borrow(call)
-        session = Session(connection, call, read_only=read_only, single=True)
         try:
+            session = Session(connection, call, read_only=read_only, single=True)
             try:
                 result = run_body(body, session)
             except TransientError as error:
