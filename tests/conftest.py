@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from agentos_store import Store
@@ -36,6 +37,10 @@ empty where databases may not be created, and ``"bouncer"`` with the URL of what
 ASK = pytest.StashKey[Ask]()
 
 OWNER = pytest.StashKey["Owner"]()
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 class Owner:

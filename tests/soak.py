@@ -84,11 +84,14 @@ class _Soak:
                 number, path, sizes = self._next
                 self._next = next(self._left)
             started = time.monotonic()
-            if _passes(path, sizes):
-                print(f"round {number}: {path} passed in {_minutes(started)}", flush=True)
-            else:
-                self.failed = True
-                print(f"round {number}: {path} FAILED", flush=True)
+            passed = False
+            try:
+                passed = _passes(path, sizes)
+            finally:
+                # What could not even be started has not passed.
+                self.failed = self.failed or not passed
+                how = f"passed in {_minutes(started)}" if passed else "FAILED"
+                print(f"round {number}: {path} {how}", flush=True)
 
     def report(self) -> None:
         """Say how far it came."""
@@ -106,7 +109,7 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1, help="files at once (as many as cores)")
     given = parser.parse_args()
     soak = _Soak(given.minutes * 60)
-    lanes = [threading.Thread(target=soak.run) for _ in range(given.at_once)]
+    lanes = [threading.Thread(target=soak.run) for _ in range(max(given.at_once, 1))]
     for lane in lanes:
         lane.start()
     for lane in lanes:

@@ -139,10 +139,10 @@ class Draft:
         return build_model(Message, row)
 
 
-class Appended(Sequence[Message]):
+class Appended(Sequence[Message]):  # noqa: PLW1641  no hash, as a list has none
     """Messages that were just written, in order; each becomes an object when it is first looked at.
 
-    Equal to a list of the same objects, as a list is, and like one it has no hash.
+    Equal to a list of the same objects, as a list is.
     """
 
     def __init__(self, drafts: Sequence[Draft], seq: int, generation: int) -> None:

@@ -97,6 +97,13 @@ def test_counters_move_with_what_they_count(store: Store, session_id: str) -> No
     assert after.updated_at > before.updated_at
 
 
+def test_messages_that_were_added_equal_a_list_of_them(store: Store, session_id: str) -> None:
+    assert store.messages.append_many(session_id, []) == []
+    added = store.messages.append_many(session_id, [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}])
+    assert added == list(added) == added[:]
+    assert added != list(added)[::-1]
+
+
 def test_a_repeat_under_one_key_gives_the_first_row(store: Store, session_id: str) -> None:
     first = store.messages.append(session_id, role="user", content="a", idempotency_key="turn-1")
     again = store.messages.append(session_id, role="assistant", content="other", idempotency_key="turn-1")

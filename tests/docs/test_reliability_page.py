@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.soak import ROOT, WORKS
+from tests.soak import ROOT, WORKS, main
 
 PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 RIGS = [line for line in PAGE.splitlines() if re.match(r"\| .*`tests/.*\|.*\|.*\|.*\|", line)]
@@ -48,6 +49,16 @@ def test_every_variable_that_makes_a_test_longer_is_set_by_the_soak() -> None:
     }
     run = {(path, f"AGENTOS_STORE_{name}") for path, variables in WORKS for name in variables}
     assert found == run
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_file_that_the_soak_cannot_run_has_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(ROOT / "there is no such program"))
+    monkeypatch.setattr(sys, "argv", ["soak", "--at-once", "0"])
+    assert main() == 1
+    assert capsys.readouterr().out == f"round 1: {WORKS[0][0]} FAILED\n"
 
 
 def test_every_file_of_the_soak_exists() -> None:

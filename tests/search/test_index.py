@@ -180,7 +180,7 @@ def compare(both: list[Store], documents: Mapping[str, Sequence[str]], asked: Se
         assert all(score > 0 for _, score in sqlite), query
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.lists(texts(), max_size=3), min_size=1, max_size=6), st.lists(queries(), min_size=1, max_size=8))
 def test_both_indexes_agree_with_the_scan(
     both: list[Store], index_type: type[Any], documents: list[list[str]], asked: list[str]
@@ -188,7 +188,7 @@ def test_both_indexes_agree_with_the_scan(
     compare(both, {f"d{number}": each for number, each in enumerate(documents)}, asked, index_type)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), min_size=1, max_size=5), st.data())
 def test_whatever_characters_there_are_both_find_the_same(
     both: list[Store], index_type: type[Any], documents: list[str], data: st.DataObject

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -52,7 +52,8 @@ def plain(value: Any) -> Any:
         return {plain(key): plain(each) for key, each in sorted(value.items(), key=lambda item: str(item[0]))}
     if isinstance(value, AbstractSet):
         return sorted(map(plain, value), key=repr)
-    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+    # What is a sequence beside text, for messages that were just added are no list.
+    return [plain(each) for each in value] if isinstance(value, Sequence) and not isinstance(value, bytes) else value
 
 
 def outcome(call: Callable[[], Any]) -> Any:

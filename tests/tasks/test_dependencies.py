@@ -318,7 +318,7 @@ def simple_reach(start: str, edges: set[tuple[str, str]]) -> set[str]:
 
 
 @given(data=st.data())
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_orders_and_circles_are_those_of_a_simple_reference(store: Store, loader: Loader, data: st.DataObject) -> None:
     names = [f"t{number}" for number in data.draw(st.permutations(range(8)))]
     for task in list(store.tasks.iterate()):

@@ -108,7 +108,7 @@ payloads = st.recursive(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(event=texts, payload=payloads, source=st.none() | instants)
 def test_any_entry_verifies_and_has_one_hash_on_both(
     both: list[Store], event: str, payload: Any, source: dt.datetime | None
