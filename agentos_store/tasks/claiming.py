@@ -325,7 +325,9 @@ def _giving_back(condition: Any, elapsed: Any) -> Update:
 
 def _give_back() -> Statement[Any]:
     elapsed = cast(extract("epoch", _AT - TASKS.c.started_at), Float(53))
-    found = among(TASKS.c.task_id, _lapsed(_WAITING.c.task_id).correlate(None))
+    # What this very call has claimed is none of them, however short its lease.
+    lapsed = _lapsed(_WAITING.c.task_id).where(_WAITING.c.updated_at != _AT)
+    found = among(TASKS.c.task_id, lapsed.correlate(None))
     freed = _giving_back(found, elapsed).returning(TASKS.c.task_id, TASKS.c.lease_token, TASKS.c.status).cte("c")
     kinds = {"worn": freed.c.status == _fixed("failed"), "freed": None}
     return Statement(

@@ -288,6 +288,16 @@ def test_a_claim_that_lapses_at_once_is_a_claim_all_the_same(store: Store) -> No
     assert steps(store, "t") == [("pending", "running")]
 
 
+def test_a_claim_gives_back_what_lapsed_but_not_what_it_claims(store: Store) -> None:
+    for number in range(2):
+        store.tasks.create(title="t", task_id=f"t{number}", enqueue=True)
+    instant = dt.timedelta(microseconds=1)
+    store.tasks.claim(by="dead", lease=instant)
+    assert store.tasks.claim(by="dead", lease=instant)
+    assert [store.tasks.get(f"t{number}").status for number in range(2)] == ["pending", "running"]
+    assert store.tasks.reclaim_lapsed() == 1
+
+
 def test_a_task_whose_workers_all_died_has_failed(store: Store, lapse: Callable[[], None]) -> None:
     add(store, "t", max_attempts=2)
     for _ in range(2):
