@@ -19,6 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 WORKS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("tests/store/test_one_model.py", {"EXAMPLES": "5000"}),
+    ("tests/importers/test_import_memory.py", {"MANY": "1"}),
+    ("tests/operations/test_archive_making.py", {"MANY": "1"}),
     ("tests/test_values.py", {"PAYLOAD": "100000000"}),
     ("tests/store/test_history.py", {"HISTORY": "60"}),
     ("tests/store/test_async.py", {}),
@@ -53,15 +56,12 @@ WORKS: tuple[tuple[str, dict[str, str]], ...] = (
     ("tests/store/test_tenants.py", {"SEEDS": "3"}),
     ("tests/migrate/test_many_schemas.py", {"TENANTS": "20"}),
     ("tests/store/test_walking_memory.py", {"MANY": "1"}),
-    ("tests/importers/test_import_memory.py", {"MANY": "1"}),
     ("tests/engine/test_crash.py", {"KILLS": "500"}),
     ("tests/operations/test_moving_copies.py", {"MANY": "1"}),
-    ("tests/operations/test_archive_making.py", {"MANY": "1"}),
-    ("tests/store/test_one_model.py", {"EXAMPLES": "5000"}),
     ("tests/importers/test_file_sources.py", {"PACKAGES": "all"}),
     ("tests/knowledge/test_installed_packages.py", {"PACKAGES": "all"}),
 )
-"""A file of tests, and what AGENTOS_STORE_… variables make of it; those that take long come last."""
+"""A file of tests, and what AGENTOS_STORE_… variables make of it; those that take longest come first."""
 
 
 class _Soak:
