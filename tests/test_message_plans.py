@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from agentos_store.agents.models import Agent
-from agentos_store.conversations import append_statements, messages, rewrite
+from agentos_store.conversations import append_statements, messages, rewrite, saving
 from agentos_store.conversations.message_models import Message
 from agentos_store.conversations.models import Session
 from agentos_store.engine.statement import Statement
@@ -112,7 +112,7 @@ HOT: dict[str, tuple[Statement[Any], dict[str, object]]] = {
     "by key": (append_statements.BY_KEY, {"session_id": "s7", "idempotency_key": "k7"}),
     "history": (messages._HISTORY, {"session_id": "s7"}),
     "the last": (messages._LAST, {"session_id": "s7", "limit_": 51}),
-    "all that is there": (rewrite._OLD, {"session_id": "s7"}),
+    "all that is there": (saving._OLD, {"session_id": "s7"}),
     "close": (rewrite._CLOSE, {"session_id": "s7", "first": 3, "behind": 9, "generation": 2}),
     "copy": (rewrite._COPY, {"session_id": "s7", "first": 3, "behind": 9, "generation": 2, "tag": "@2"}),
     "move": (rewrite._MOVE, {"id": "m000007", "seq": 1, "generation": 2}),

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from types import NoneType
-from typing import Any
+from typing import Any, Literal
 
 from agentos_store.conversations.append_statements import (
     BY_KEY,
@@ -86,7 +86,7 @@ def append_many(session: Session, session_id: str, drafts: Sequence[Draft]) -> S
     """Add messages in their order, but those whose idempotency key is taken; return the row of each."""
     # Drawn once, whatever way is taken: in a larger body the draws that follow keep their places when it is run again.
     now = session.now()
-    refuse_twice(drafts)
+    refuse_twice(drafts, "id")
     # A statement that commits by itself fails for a key that is taken, and then they are looked up.
     look = session.in_transaction or session.repeated
     while True:
@@ -116,22 +116,20 @@ def append_many(session: Session, session_id: str, drafts: Sequence[Draft]) -> S
         return [added.get(id(draft)) or by_key[str(draft.idempotency_key)] for draft in drafts]
 
 
-def add(session: Session, session_id: str, drafts: Sequence[Draft], now: dt.datetime) -> None:
-    """Add messages to a session that the caller's transaction holds; a key that is taken is an error here."""
-    if _write_many(session, session_id, drafts, now) is None:
-        _refuse(session, session_id, drafts)
-        raise ConflictError("session", session_id, "it was changed meanwhile")
-
-
 def add_unless_changed(
     session: Session, session_id: str, drafts: Sequence[Draft], now: dt.datetime, state: tuple[int, int]
 ) -> bool:
-    """Add messages without a transaction where the conversation is still as it was read; tell whether they were added.
+    """Add messages where the conversation is still as it was read; tell whether they were added.
 
-    Only asked of a database that does it with one statement.
+    A key that is taken is an error here. In a transaction, which holds the conversation, so is whatever keeps them out.
     """
     generation, next_seq = state
-    return _write_many(session, session_id, drafts, now, {"generation": generation, "next_seq": next_seq}) is not None
+    if _write_many(session, session_id, drafts, now, {"generation": generation, "next_seq": next_seq}) is not None:
+        return True
+    if session.in_transaction:
+        _refuse(session, session_id, drafts)
+        raise ConflictError("session", session_id, "it was changed meanwhile")
+    return False
 
 
 def _write_many(
@@ -230,26 +228,15 @@ def _clash(session: Session, draft: Draft) -> Exception | None:
     return None
 
 
-def refuse_twice(drafts: Sequence[Draft]) -> None:
-    """Raise AlreadyExistsError for an identifier that is given to two messages."""
+def refuse_twice(drafts: Sequence[Draft], column: Literal["id", "idempotency_key"]) -> None:
+    """Raise AlreadyExistsError for an identifier, or an idempotency key, that is given to two messages."""
     seen: set[str] = set()
     for draft in drafts:
-        key = draft.row["id"]
-        if isinstance(key, str):
-            if key in seen:
-                raise AlreadyExistsError("message", key)
-            seen.add(key)
-
-
-def refuse_keys_twice(drafts: Sequence[Draft]) -> None:
-    """Raise AlreadyExistsError for an idempotency key that is given to two messages."""
-    seen: set[str] = set()
-    for draft in drafts:
-        key = draft.idempotency_key
+        key = draft.row[column]
         # What is no text is left to the column, which refuses it.
         if isinstance(key, str):
             if key in seen:
-                raise _taken(draft)
+                raise AlreadyExistsError("message", key) if column == "id" else _taken(draft)
             seen.add(key)
 
 

@@ -10,14 +10,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, bindparam, literal, select, text
 
 from agentos_store.conversations import append as appending
-from agentos_store.conversations import rewrite
+from agentos_store.conversations import saving
 from agentos_store.conversations.append_statements import GET
 from agentos_store.conversations.content import CONTENT_TYPES, LONGEST_NAME, TOOL_RESULT, calls_of, results_of
 from agentos_store.conversations.drafts import MESSAGES, Draft, naming, read_drafts
 from agentos_store.conversations.message_models import CURRENT, Message
 from agentos_store.conversations.message_search import MessageSearch
 from agentos_store.conversations.models import Session as Conversation
-from agentos_store.conversations.rewrite import Saved
+from agentos_store.conversations.saving import Saved
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement, plain_json
 from agentos_store.errors import InvalidValueError, NotFoundError
@@ -127,7 +127,7 @@ class MessageRepository(MessageSearch[F]):
         wins. A new message whose ``idempotency_key`` is taken, be it by another of the list, raises AlreadyExistsError.
         Else raises what ``append_many`` raises.
         """
-        return rewrite.save(
+        return saving.save(
             session,
             session_id,
             messages,

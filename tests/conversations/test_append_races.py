@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agentos_store import ConflictError, Settings, Store
-from agentos_store.conversations import rewrite
+from agentos_store.conversations import saving
 from agentos_store.conversations.difference import find_runs
 from agentos_store.engine.session import Session
 from tests.engine.gather import PROCESSES, threads
@@ -147,7 +147,7 @@ def test_a_save_sees_what_others_did_between_its_reading_and_its_writing(
             thread.join()
         return find_runs(*args)
 
-    monkeypatch.setattr(rewrite, "find_runs", find_runs_late)
+    monkeypatch.setattr(saving, "find_runs", find_runs_late)
     if expected:
         with pytest.raises(ConflictError):
             store.messages.save(session_id, said, **expected)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from agentos_store import AlreadyExistsError, ConflictError, Store
-from agentos_store.conversations import rewrite
+from agentos_store.conversations import saving
 from agentos_store.conversations.contexts import ContextRepository
 from agentos_store.conversations.difference import find_runs
 from agentos_store.conversations.messages import MessageRepository
-from agentos_store.conversations.rewrite import Saved
+from agentos_store.conversations.saving import Saved
 from agentos_store.engine.session import Call, Session
 from agentos_store.operation import Blocking, Repository, writes, writes_once
 from tests.engine.gather import threads
@@ -173,7 +173,7 @@ def test_a_save_that_was_not_stored_counts_from_what_it_was_to_change(
         assert session.in_transaction
         raise Undone
 
-    monkeypatch.setattr(rewrite, "find_runs", find_runs_late)
+    monkeypatch.setattr(saving, "find_runs", find_runs_late)
     with pytest.raises(Undone):
         doubter.by_itself(same, lost)
     assert told(store, session_id) == ["0", "A", "B"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agentos_store import Store
 from agentos_store.conversations.difference import COMPARABLE
 from agentos_store.conversations.message_models import Message
-from agentos_store.conversations.rewrite import Saved
+from agentos_store.conversations.saving import Saved
 from agentos_store.engine.session import Session
 from agentos_store.engine.statement import Statement
 from agentos_store.errors import AlreadyExistsError, ConflictError, InvalidValueError

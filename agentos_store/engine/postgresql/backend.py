@@ -171,11 +171,7 @@ class PostgreSQLBackend:
                     found = replica.run(access, body, call)
                     if found is not NO_ANSWER:
                         return found
-                if access is Access.READ:
-                    return self._run_bare(body, call, read_only=True)
-                if access is Access.STATEMENT:
-                    return self._run_bare(body, call, read_only=False)
-                return self._run_in_transaction(access, body, call)
+                return self._run_once(access, body, call)
             except TransientError as error:
                 call.in_doubt = call.in_doubt or error.outcome_unknown
                 raise
@@ -196,34 +192,23 @@ class PostgreSQLBackend:
             self.bell.ring()
         return result
 
-    def _run_bare(self, body: Callable[[Session], Any], call: Call, *, read_only: bool) -> Any:
+    def _run_once(self, access: Access, body: Callable[[Session], Any], call: Call) -> Any:
+        """Run a body on one connection, in a transaction where it has to be one or the body begins one."""
+        single = access in (Access.READ, Access.STATEMENT)
         connection = self._borrow(call)
         try:
-            session = Session(connection, call, read_only=read_only, single=True)
+            session = Session(connection, call, read_only=access.reads, single=single)
             try:
+                if not single:
+                    connection.command(BEGIN_READING if access.reads else BEGIN_WRITING)
                 result = run_body(body, session)
             except TransientError as error:
                 if session.in_transaction:
-                    # Of the transaction that the body began; the COMMIT was not sent yet.
+                    # The COMMIT was not sent yet, so whatever happened to the connection, nothing was stored.
                     error.outcome_unknown = False
                 raise
             if session.in_transaction:
                 connection.command("COMMIT")
-            return result
-        finally:
-            connection.give_back()
-
-    def _run_in_transaction(self, access: Access, body: Callable[[Session], Any], call: Call) -> Any:
-        connection = self._borrow(call)
-        try:
-            try:
-                connection.command(BEGIN_READING if access.reads else BEGIN_WRITING)
-                result = run_body(body, Session(connection, call, read_only=access.reads))
-            except TransientError as error:
-                # The COMMIT was not sent yet, so whatever happened to the connection, nothing was stored.
-                error.outcome_unknown = False
-                raise
-            connection.command("COMMIT")
             return result
         finally:
             connection.give_back()
