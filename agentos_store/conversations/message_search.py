@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -234,18 +234,19 @@ def _found(session: Session, asked: _Search, limit: int, offset: int) -> list[tu
     """Search the index."""
     ranking = _built(_SEARCHES, frozenset(asked.filters), _search_of)
     if asked.query.is_indexed:
-        return [_row(row) for row in ranking.page(session, asked.query, asked.filters, limit, offset)]
+        return list(_hits(ranking.page(session, asked.query, asked.filters, limit, offset)))
     # The index was asked as much as it should be; what it found is asked the rest.
     rows = ranking.every(session, asked.query, asked.filters)
-    hits = [hit for hit in map(_row, rows) if asked.query.matches(texts_of(hit[0].content))]
+    hits = [hit for hit in _hits(rows) if asked.query.matches(texts_of(hit[0].content))]
     return hits[offset : offset + limit]
 
 
 _NAMES = tuple(MESSAGES.c.keys())
 
 
-def _row(row: Sequence[Any]) -> tuple[Message, float]:
-    return row_builder(Message, _NAMES)(row), row[-1]
+def _hits(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[Message, float]]:
+    build = row_builder(Message, _NAMES)
+    return ((build(row), row[-1]) for row in rows)
 
 
 _IN_SESSION = SESSIONS.c.id == bindparam("session_id", type_=SESSIONS.c.id.type)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from sqlalchemy import Delete, Insert, Select, Update, bindparam, insert, inspect
 from sqlalchemy.orm import configure_mappers
+from sqlalchemy.orm.state import InstanceState
 
 from agentos_store.engine.columnwise import decode_rows, encode_column, has_longer
 from agentos_store.engine.recordset import CompoundText
@@ -263,15 +264,16 @@ def row_builder(model: type[M], columns: tuple[str, ...]) -> Callable[[Sequence[
     """Return what makes a detached, complete model of a row of decoded values that begins with these columns'."""
     shape = _shape(cast("Any", model))
     keys = tuple(shape.keys[name] for name in columns)
-    new_instance, mapped, identity = shape.new_instance, shape.mapped, shape.identity
+    new, mapped, manager, identity = shape.new, shape.mapped, shape.manager, shape.identity
 
     def build(row: Sequence[Any]) -> M:
-        instance = new_instance()
+        instance: M = new(mapped)
         values = instance.__dict__
-        values.update(zip(keys, row, strict=False))
+        values.update(zip(keys, row))  # noqa: B905  to say that a row may go on costs a tenth of all this
+        state = values["_sa_instance_state"] = InstanceState(instance, manager)
         # A key makes the instance detached, as if a session had loaded and expunged it.
-        values["_sa_instance_state"].key = (mapped, identity(values), None)
-        return cast("M", instance)
+        state.key = (mapped, identity(values), None)
+        return instance
 
     return build
 
@@ -279,22 +281,26 @@ def row_builder(model: type[M], columns: tuple[str, ...]) -> Callable[[Sequence[
 def build_model(model: type[M], values: Mapping[str, object]) -> M:
     """Return a detached, complete model made from values by column name, for a row that was just written."""
     shape = _shape(cast("Any", model))
-    instance = shape.new_instance()
-    state = instance.__dict__
+    instance: M = shape.new(shape.mapped)
+    own = instance.__dict__
     if len(values) == len(shape.keys) and shape.names.issuperset(values):
-        state.update(values)
+        own.update(values)
         for name, attribute in shape.renamed:
-            state[attribute] = state.pop(name)
+            own[attribute] = own.pop(name)
     else:
-        state.update(zip(shape.attributes, shape.pick(values), strict=True))
-    state["_sa_instance_state"].key = (shape.mapped, shape.identity(state), None)
-    return cast("M", instance)
+        own.update(zip(shape.attributes, shape.pick(values), strict=True))
+    state = own["_sa_instance_state"] = InstanceState(instance, shape.manager)
+    state.key = (shape.mapped, shape.identity(own), None)
+    return instance
 
 
 class _Shape:
-    """How instances of a model are made without its constructor."""
+    """How instances of a model are made without its constructor.
 
-    __slots__ = ("attributes", "identity", "keys", "mapped", "names", "new_instance", "pick", "renamed")
+    They are as ``new_instance()`` of the model's manager makes them, but made without the calls that it takes.
+    """
+
+    __slots__ = ("attributes", "identity", "keys", "manager", "mapped", "names", "new", "pick", "renamed")
 
     def __init__(self, model: type[Any]) -> None:
         # Until the mappers are configured an attribute cannot be read.
@@ -314,7 +320,8 @@ class _Shape:
         """Return the values of the primary key."""
         self.identity = itemgetter(*identity) if len(identity) > 1 else lambda values: (values[only],)
         self.mapped = mapper.class_
-        self.new_instance: Callable[[], Any] = mapper.class_manager.new_instance
+        self.manager: Any = mapper.class_manager
+        self.new: Callable[[type[Any]], Any] = mapper.class_.__new__
 
 
 @cache

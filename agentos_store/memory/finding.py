@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -149,9 +149,9 @@ def _found(
     if ranking is None:
         ranking = _SEARCHES[names] = _search_of(names)
     if asked.is_indexed:
-        return [_hit(row) for row in ranking.page(session, asked, values, limit, offset)]
+        return list(_hits(ranking.page(session, asked, values, limit, offset)))
     # The index was asked as much as it should be; what it found is asked the rest.
-    hits = map(_hit, ranking.every(session, asked, values))
+    hits = _hits(ranking.every(session, asked, values))
     matching_hits = (hit for hit in hits if asked.matches(texts_of(hit[0].content, hit[0].tags)))
     return list(islice(matching_hits, offset, offset + limit))
 
@@ -159,8 +159,9 @@ def _found(
 _NAMES = tuple(ITEMS.c.keys())
 
 
-def _hit(row: Sequence[Any]) -> tuple[MemoryItem, float]:
-    return row_builder(MemoryItem, _NAMES)(row), row[-1]
+def _hits(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[MemoryItem, float]]:
+    build = row_builder(MemoryItem, _NAMES)
+    return ((build(row), row[-1]) for row in rows)
 
 
 def _search_of(names: frozenset[str]) -> Ranking:

@@ -151,7 +151,7 @@ class RankedTerms(_Asked):
 
     def write_postgresql(self, query: Query) -> object:
         """Return an array of tsqueries."""
-        return [_quote(term) for term in ranked_terms(query)]
+        return _array(map(_quote, ranked_terms(query)))
 
 
 class QueryPieces(_Asked):
@@ -170,7 +170,7 @@ class QueryPieces(_Asked):
 
     def write_postgresql(self, query: Query) -> object:
         """Return an array of tsqueries."""
-        return [_tsquery(each) for each in _all(query)]
+        return _array(map(_tsquery, _all(query)))
 
 
 MOST_RANKED = 8
@@ -188,6 +188,12 @@ def ranked_terms(query: Query) -> list[str]:
 def count_prefixes(query: Query) -> int:
     """Return how many beginnings of words an index is asked for."""
     return sum(phrase.prefix for phrase in query.required)
+
+
+def _array(queries: Iterable[str]) -> str:
+    """Return PostgreSQL's text for an array, which psycopg takes four times as long to make of a list."""
+    quoted = [query.replace("\\", "\\\\").replace('"', '\\"') for query in queries]
+    return "{" + ",".join([f'"{query}"' for query in quoted]) + "}"
 
 
 def _all(query: Query) -> Iterable[Phrase]:

@@ -50,15 +50,19 @@ class Query:
     required: tuple[Phrase, ...]
     excluded: tuple[Phrase, ...]
 
-    @cached_property
+    @property
     def indexed(self) -> Query:
         """What an index is asked: the whole query, or as much of it as is bounded."""
-        return Query(_bounded(self.required), tuple(p for p in self.excluded[:MOST_CLAUSES] if _is_short(p)))
+        return self if self.is_indexed else self._bounded
 
     @cached_property
     def is_indexed(self) -> bool:
         """Whether an index decides alone; else each text that it finds must be asked by ``matches``."""
-        return self.indexed.required == self.required and self.indexed.excluded == self.excluded
+        return all(len(each) <= MOST_CLAUSES and all(map(_is_short, each)) for each in (self.required, self.excluded))
+
+    @cached_property
+    def _bounded(self) -> Query:
+        return Query(_bounded(self.required), tuple(p for p in self.excluded[:MOST_CLAUSES] if _is_short(p)))
 
     def __bool__(self) -> bool:
         """Tell whether the query can find anything."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import NamedTuple
 
 from agentos_store.search.query import Phrase, Query
 from agentos_store.search.tokenizer import end_of_character, fold_with_places, is_run
@@ -34,46 +34,61 @@ _MOST_PHRASES = 32
 """Phrases of a query that are marked."""
 
 _GAP = re.compile(r"[\s。，、；：！？,.;!?]")
+_NO_WORD = frozenset(("", " "))
+"""What is beside a word, but for runs: a separator, or the end of the text."""
+
+_START = itemgetter(0)
 _SPACE = re.compile(r"\s+")
+_LAST_SPACE = re.compile(r"\s+(?=\S*\Z)")
 
 
-@dataclass(slots=True)
-class _Match:
-    phrase: int
+class _Match(NamedTuple):
     start: int
+    phrase: int
     end: int
 
 
 def _find(text: str, phrases: Sequence[Phrase]) -> list[_Match]:
     """Return matches up to a place where all phrases were seen, or where it is far enough."""
     found: list[_Match] = []
-    start = 0
-    while start < len(text):
-        gap = _GAP.search(text, start + _SEGMENT)
-        end = len(text) if gap is None else gap.start()
+    start, whole = 0, len(text)
+    while start < whole:
+        gap = _GAP.search(text, start + _SEGMENT) if whole - start > _SEGMENT else None
+        end = whole if gap is None else gap.start()
         folded, places = fold_with_places(text[start:end])
         for number, phrase in enumerate(phrases):
-            for first, last in islice(_places_of(phrase, folded), _MOST_MATCHES):
+            for first, last in _places_of(phrase, folded):
                 if places is None:
-                    found.append(_Match(number, start + first, start + last))
+                    found.append(_Match(start + first, number, start + last))
                 else:
-                    found.append(_Match(number, start + places[first][0], start + places[last - 1][1]))
+                    found.append(_Match(start + places[first][0], number, start + places[last - 1][1]))
+        if end == whole:
+            break
         if found and (len({match.phrase for match in found}) == len(phrases) or end > found[0].start + _FARTHEST):
             break
-        gap = _GAP.search(text, max(end - _SHARED, start + 1)) if end < len(text) else None
+        gap = _GAP.search(text, max(end - _SHARED, start + 1))
         start = end if gap is None else min(gap.start(), end)
-    return sorted(found, key=lambda match: match.start)
+    found.sort(key=_START)
+    return found
 
 
-def _places_of(phrase: Phrase, folded: str) -> Iterator[tuple[int, int]]:
-    """Yield where the phrase is in a folded text, by the tokenizer's rules but without making tokens."""
+def _places_of(phrase: Phrase, folded: str) -> list[tuple[int, int]]:
+    """Return where the phrase is in a folded text, by the tokenizer's rules but without making tokens."""
     first = phrase.words[0]
+    is_word = len(phrase.words) == 1 and not phrase.prefix and not is_run(first)
+    places: list[tuple[int, int]] = []
     at = folded.find(first)
-    while at >= 0:
-        end = _end_of(phrase, folded, at)
+    while at >= 0 and len(places) < _MOST_MATCHES:
+        if is_word:
+            end = at + len(first)
+            if _is_of_word(folded[end : end + 1]) or (at and _is_of_word(folded[at - 1])):
+                end = 0
+        else:
+            end = _end_of(phrase, folded, at)
         if end:
-            yield at, end
-        at = folded.find(first, max(at + 1, end))
+            places.append((at, end))
+        at = folded.find(first, end or at + 1)
+    return places
 
 
 def _end_of(phrase: Phrase, folded: str, at: int) -> int:
@@ -102,7 +117,7 @@ def _end_of(phrase: Phrase, folded: str, at: int) -> int:
 
 
 def _is_of_word(character: str) -> bool:
-    return character != " " and not is_run(character)
+    return character not in _NO_WORD and not is_run(character)
 
 
 def snippet(texts: Sequence[str], query: Query, *, width: int = WIDTH, marks: tuple[str, str] = MARKS) -> str:
@@ -114,7 +129,7 @@ def snippet(texts: Sequence[str], query: Query, *, width: int = WIDTH, marks: tu
     phrases = query.required[:_MOST_PHRASES]
     if not phrases:
         return _show(texts[0] if texts else "", [], width, marks)
-    best: tuple[int, str, list[_Match]] = (0, texts[0] if texts else "", [])
+    best: tuple[int, str, Sequence[_Match]] = (0, texts[0] if texts else "", [])
     for text in texts:
         found = _find(text, phrases)
         window = _best_window(found, width)
@@ -127,9 +142,11 @@ def snippet(texts: Sequence[str], query: Query, *, width: int = WIDTH, marks: tu
     return _show(text, window, width, marks)
 
 
-def _best_window(found: Sequence[_Match], width: int) -> list[_Match]:
+def _best_window(found: Sequence[_Match], width: int) -> Sequence[_Match]:
     """Return the matches that a snippet can show together, as many different ones as there are somewhere."""
-    best: list[_Match] = []
+    if found and max([match.end for match in found]) - found[0].start <= width:
+        return found
+    best: Sequence[_Match] = []
     most = (0, 0)
     start = 0
     count: dict[int, int] = {}
@@ -144,15 +161,15 @@ def _best_window(found: Sequence[_Match], width: int) -> list[_Match]:
         here = (len(count), end - start)
         if here > most:
             most = here
-            best = list(found[start : end + 1])
+            best = found[start : end + 1]
         elif not best:
             best = [match]
     return best
 
 
 def _show(text: str, window: Sequence[_Match], width: int, marks: tuple[str, str]) -> str:
-    first = min((match.start for match in window), default=0)
-    last = max((match.end for match in window), default=0)
+    first = window[0].start if window else 0
+    last = max([match.end for match in window], default=0)
     # A third of what is left stands before, so that it is seen what the match is about.
     start = max(0, first - max(0, width - (last - first)) // 3)
     end = min(len(text), max(start + width, first + 1))
@@ -175,17 +192,17 @@ def _at_words(text: str, start: int, end: int, first: int, last: int) -> tuple[i
         while 0 < start < first and end_of_character(text, start - 1) > start:
             start += 1
     if end < len(text):
-        gaps = list(_SPACE.finditer(text, max(end - _NEAREST_GAP, min(last, end)), end))
-        end = gaps[-1].start() if gaps else end_of_character(text, end - 1)
+        gap = _LAST_SPACE.search(text, max(end - _NEAREST_GAP, min(last, end)), end)
+        end = gap.start() if gap else end_of_character(text, end - 1)
     return start, end
 
 
 def _merged(window: Sequence[_Match], end: int) -> list[tuple[int, int]]:
     """Return the ranges to mark, none of which overlap, cut where the snippet ends."""
     merged: list[tuple[int, int]] = []
-    for begin, finish in sorted((match.start, min(match.end, end)) for match in window if match.start < end):
+    for begin, _, finish in window:
         if merged and begin < merged[-1][1]:
-            merged[-1] = merged[-1][0], max(merged[-1][1], finish)
-        else:
-            merged.append((begin, finish))
+            merged[-1] = merged[-1][0], max(merged[-1][1], min(finish, end))
+        elif begin < end:
+            merged.append((begin, min(finish, end)))
     return merged

@@ -46,5 +46,5 @@ class Boolean(Gate[bool]):
         return _from_number if dialect.name == "sqlite" else None
 
 
-def _from_number(value: int | None) -> bool | None:
-    return None if value is None else value != 0
+def _from_number(value: int) -> bool:
+    return value != 0

@@ -56,7 +56,7 @@ class ExactJSON(Gate[Any]):
 
     def decoder(self, dialect: Dialect) -> Decode | None:  # noqa: ARG002  one text for all
         """Read the text that is stored on both."""
-        return decode_text
+        return loads_exact
 
 
 class ExactText(str):
@@ -89,14 +89,8 @@ def quick_text(value: object, name: str) -> str:
         return dumps_exact(value, name)
 
 
-def loads_exact(text: str) -> object:
-    """Return the value of a text that ``dumps_exact`` wrote."""
-    return json_text.decode(text)
-
-
-def decode_text(text: str | None) -> object:
-    """Read the text of either JSON type; None stays None."""
-    return None if text is None else json_text.decode(text)
+loads_exact = json_text.decode
+"""Return the value of a text that ``dumps_exact`` wrote."""
 
 
 def is_unicode(text: str) -> bool:

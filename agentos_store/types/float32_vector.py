@@ -56,8 +56,8 @@ def _to_hex(value: bytes) -> str:
     return "\\x" + value.hex()
 
 
-def _to_bytes(value: Any) -> bytes | None:
-    if value is None or type(value) is bytes:
+def _to_bytes(value: Any) -> bytes:
+    if type(value) is bytes:
         return value
     return bytes.fromhex(value[2:]) if isinstance(value, str) else bytes(value)
 

@@ -53,7 +53,7 @@ class Gate(TypeDecorator[T]):
         return encode if self.writes_none else lambda value, name: None if value is None else encode(value, name)
 
     def decoder(self, dialect: Dialect) -> Decode | None:  # noqa: ARG002  for types that differ
-        """Return the function from the driver's value to ours, which leaves None alone; None when they are the same."""
+        """Return the function from the driver's value, which is not None, to ours; None when they are the same."""
         return None
 
     def process_bind_param(self, value: T | None, dialect: Dialect) -> object:
@@ -63,7 +63,7 @@ class Gate(TypeDecorator[T]):
     def process_result_value(self, value: Any, dialect: Dialect) -> T | None:
         """Decode a value that SQLAlchemy read."""
         decode = self.decoder(dialect)
-        return cast("T | None", value if decode is None else decode(value))
+        return cast("T | None", value if value is None or decode is None else decode(value))
 
     def bind_processor(self, dialect: Dialect) -> Callable[[T | None], Any]:
         """Choose the encoder once for a statement. The drivers take its values as they are."""
@@ -72,7 +72,8 @@ class Gate(TypeDecorator[T]):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], T | None] | None:  # noqa: ARG002
         """Choose the decoder once for a statement."""
-        return cast("Callable[[Any], T | None] | None", self.decoder(dialect))
+        decode = self.decoder(dialect)
+        return None if decode is None else lambda value: None if value is None else cast("T", decode(value))
 
 
 class PostgreSQLType(UserDefinedType[Any]):

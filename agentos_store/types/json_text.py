@@ -65,6 +65,9 @@ def encode(value: object, name: str, finish: Callable[[str], str], text_fault: T
 
 def decode(text: str) -> object:
     """Return the value of a text that was stored."""
+    if text == "{}":
+        # Most metadata are.
+        return {}
     try:
         value, end = _scan(text, 0)
     except (StopIteration, ValueError):

@@ -12,7 +12,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from agentos_store.errors import InvalidValueError
 from agentos_store.types import json_text
-from agentos_store.types.exact_json import decode_text
+from agentos_store.types.exact_json import loads_exact
 from agentos_store.types.gate import Decode, Encode, Gate, PostgreSQLType, kind_of
 from agentos_store.types.text import UNSTORABLE
 
@@ -65,7 +65,7 @@ class JSONValue(Gate[Any]):
 
     def decoder(self, dialect: Dialect) -> Decode | None:  # noqa: ARG002  one text for all
         """Read the text that either gives."""
-        return decode_text
+        return loads_exact
 
     def _dump(self, value: object, name: str) -> str:
         if self.kind is not None and not isinstance(value, _KINDS[self.kind]):

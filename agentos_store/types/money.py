@@ -82,18 +82,14 @@ def _from_units(units: int) -> Decimal:
     return _EXACT.normalize(_EXACT.scaleb(Decimal(units), -PLACES)) if rest else Decimal(whole)
 
 
-def _from_sqlite(units: int | None) -> Decimal | None:
-    if units is None:
-        return None
+def _from_sqlite(units: int) -> Decimal:
     if type(units) is not int:
         # A sum past 64 bits becomes a float there; an inexact amount must not pass for an exact one.
         raise InvalidValueError("amount", f"is stored as {kind_of(units)}, not as whole units of 10**-{PLACES}")
     return _from_units(units)
 
 
-def _from_numeric(value: Decimal | None) -> Decimal | None:
-    if value is None:
-        return None
+def _from_numeric(value: Decimal) -> Decimal:
     if not value:
         return Decimal(0)
     return Decimal(int(value)) if value == int(value) else _EXACT.normalize(value)

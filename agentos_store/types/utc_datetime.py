@@ -136,9 +136,7 @@ def _write(moment: dt.datetime) -> str:
     )
 
 
-def _from_sqlite(text: str | None) -> dt.datetime | None:
-    if text is None:
-        return None
+def _from_sqlite(text: str) -> dt.datetime:
     if len(text) == WRITTEN_LENGTH and text.endswith("Z"):
         try:
             return dt.datetime.fromisoformat(text)
@@ -147,5 +145,5 @@ def _from_sqlite(text: str | None) -> dt.datetime | None:
     return from_text(text)
 
 
-def _from_driver(value: dt.datetime | None) -> dt.datetime | None:
-    return value if value is None or value.tzinfo is UTC else value.astimezone(UTC)
+def _from_driver(value: dt.datetime) -> dt.datetime:
+    return value if value.tzinfo is UTC else value.astimezone(UTC)

@@ -80,7 +80,7 @@ class PostgreSQLBackend:
             self._dispose()
             raise
         register(self)
-        _open[url.render_as_string(hide_password=False), schema] = self
+        _open[_key(url, schema)] = self
 
     @property
     def _pool(self) -> Pool:
@@ -383,7 +383,7 @@ class PostgreSQLBackend:
             holder = "an operation or a transaction that is still open"
             raise LockTimeoutError("closing the store", waited=self._settings.lock_timeout, holder=holder)
         self.bell.close()
-        key = self.url.render_as_string(hide_password=False), self.schema
+        key = _key(self.url, self.schema)
         if _open.get(key) is self:
             del _open[key]
         self._dispose()
@@ -413,12 +413,18 @@ class PostgreSQLBackend:
 
 
 _inherited: list[object] = []
-_open: WeakValueDictionary[tuple[str, str], PostgreSQLBackend] = WeakValueDictionary()
+_open: WeakValueDictionary[tuple[object, ...], PostgreSQLBackend] = WeakValueDictionary()
 
 
 def find_open(url: URL, schema: str) -> PostgreSQLBackend | None:
     """Return a backend of this schema that this process has open."""
-    return _open.get((url.render_as_string(hide_password=False), schema))
+    return _open.get(_key(url, schema))
+
+
+def _key(url: URL, schema: str) -> tuple[object, ...]:
+    # Not the URL itself, which renders itself to be hashed. A password may be an object that is only told by its text.
+    where = url.drivername, url.username, url.password and str(url.password), url.host, url.port, url.database
+    return (*where, *sorted(url.query.items()), schema)
 
 
 @contextlib.contextmanager
