@@ -174,7 +174,11 @@ def _columns(drafts: Sequence[Draft]) -> dict[str, Sequence[Any]]:
     """Return the values by column, without the columns of NULLs, which would cost a driver as much as any value."""
     rows = [draft.row for draft in drafts]
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    return {name: each for name, each in columns.items() if name in REQUIRED or set(map(type, each)) != _NULLS}
+    return {
+        name: each
+        for name, each in columns.items()
+        if name in REQUIRED or each[0] is not None or set(map(type, each)) != _NULLS
+    }
 
 
 def _lists(columns: Mapping[str, Sequence[Any]]) -> tuple[frozenset[str], dict[str, Any]]:

@@ -72,6 +72,8 @@ def read_content(role: object, content: object, tool_calls: object, max_payload:
     types, names = _describe(content)
     if role == "tool":
         types |= TOOL_RESULT
+    if tool_calls is None and not names:
+        return Content(ExactText(text), None, types, None)
     calls = None
     if tool_calls is not None:
         calls = dumps_exact(tool_calls, "tool_calls")

@@ -72,9 +72,9 @@ def _dump(value: object, name: str) -> str:
 
 def dumps_exact(value: object, name: str) -> str:
     """Return the JSON text from which ``loads_exact`` makes the same value; raise InvalidValueError with the path."""
-    if value.__class__ is str and is_unicode(str(value)):
+    if value.__class__ is str and is_unicode(text := str(value)):
         # There is nothing in a string that could come back otherwise.
-        return json_text.write(value)
+        return json_text.write_string(text)
     return json_text.encode(value, name, _escape, _text_fault)
 
 

@@ -32,10 +32,24 @@ _BITS_IN_DOUBT = 14_284
 TextFault = Callable[[str], str | None]
 """Tells what is wrong with a string or a key, or None."""
 
-# A circle needs no check of its own: it is deeper than any stack.
-_encode = write = json.JSONEncoder(
-    ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")
-).encode
+
+def _encoder() -> Callable[[object], str]:
+    # A circle needs no check of its own: it is deeper than any stack.
+    made = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return made.encode
+    # The encoder would make it anew for each value, which takes as long as a small value does.
+    parts = make(None, made.default, write_string, None, ":", ",", False, False, False)
+    return lambda value: "".join(parts(value, 0))
+
+
+write_string: Callable[[str], str] = json.encoder.encode_basestring
+"""Return the JSON text of a string."""
+
+write = _encoder()
+"""Return the JSON text of a value, whatever it is; raise TypeError, ValueError or RecursionError where it has none."""
+
 _decode = json.JSONDecoder().decode
 _scan: Callable[[str, int], tuple[object, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # in C
 
@@ -47,7 +61,7 @@ def encode(value: object, name: str, finish: Callable[[str], str], text_fault: T
     may hold a string that ``text_fault`` refuses.
     """
     try:
-        text = finish(_encode(value))
+        text = finish(write(value))
         if _is_safe(text, value):
             return text
     except (TypeError, ValueError, RecursionError):
@@ -127,7 +141,7 @@ def on_empty_stack(function: Callable[[A], B], argument: A) -> B:
 
 
 def _write(value: object, finish: Callable[[str], str]) -> tuple[str, bool]:
-    text = finish(_encode(value))
+    text = finish(write(value))
     return text, _decode(text) == value
 
 
