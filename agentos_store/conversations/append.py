@@ -122,6 +122,7 @@ def add_unless_changed(
     """Add messages where the conversation is still as it was read; tell whether they were added.
 
     A key that is taken is an error here. In a transaction, which holds the conversation, so is whatever keeps them out.
+    Only asked outside of one where a single statement does it: otherwise nobody looks whether it is as it was read.
     """
     generation, next_seq = state
     if _write_many(session, session_id, drafts, now, {"generation": generation, "next_seq": next_seq}) is not None:

@@ -73,7 +73,7 @@ class Draft:
         # Every field has a column of its name.
         row: dict[str, Any] = {**_BLANK, **values}
         content = row["content"]
-        self._plain: str | None = content if content.__class__ is str else None
+        self._plain: str | None = content if type(content) is str else None
         """The content where nobody can change it, so that it need not be read again."""
         try:
             read = read_content(row["role"], content, row["tool_calls"], session.max_payload)
@@ -242,7 +242,7 @@ def checked(value: Any, name: str, path: str = "") -> Any:
 
 
 def _counted(value: Any, name: str, type_: Gate[C], most: C, path: str) -> C:
-    if value.__class__ is int and type_ is _INT64 and 0 <= value <= most:
+    if type(value) is int and type_ is _INT64 and 0 <= value <= most:
         return value
     try:
         checked = type_.check(value, name)

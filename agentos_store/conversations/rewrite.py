@@ -37,7 +37,7 @@ def rewrite(
 ) -> None:
     """Begin a generation of so many messages: runs of the old ones, told by their identifiers, and the new by place.
 
-    The caller's transaction holds the session. Raises BudgetExceededError.
+    The caller's transaction holds the session. Raises BudgetExceededError, and what ``append_many`` raises.
     """
     new = list(drafts.values())
     try:

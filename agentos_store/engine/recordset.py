@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, repeat
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -56,6 +56,7 @@ class Records(Gate[Any]):
             assert isinstance(each.type, Gate)
             # Where NULL may not stand, the type is asked what it makes of None: a form of its own, or a refusal.
             encoders.append((each.name, each.type.strict_encoder(dialect), each.type.writes_none or not each.nullable))
+        derived = frozenset(each.name for each in self.columns if isinstance(each.type, Gate) and each.type.is_derived)
 
         def dump(value: Any, _name: str) -> CompoundText:
             rows: Sequence[Mapping[str, Any]] = value
@@ -68,7 +69,7 @@ class Records(Gate[Any]):
                 for row in rows
             ]
             text = CompoundText(_dumps(encoded))
-            text.parts = chain.from_iterable(row.items() for row in encoded)
+            text.parts = ((name, value) for row in encoded for name, value in row.items() if name not in derived)
             return text
 
         return dump
@@ -112,7 +113,7 @@ class Series(Gate[Any]):
         def dump(value: Any, _name: str) -> CompoundText:
             encoded = encode_column(value, encode, name, for_none)
             text = CompoundText(_dumps(encoded))
-            text.parts = zip(repeat(name), encoded)
+            text.parts = () if type_.is_derived else zip(repeat(name), encoded)
             return text
 
         return dump

@@ -74,20 +74,22 @@ class Statement(Generic[M]):
         required = _required(self.element)
         names = tuple(dict.fromkeys(compiled.positiontup or ()))
         binds = [_encoder(compiled, name, dialect, self.called, required) for name in names]
+        called = [_measured(compiled.binds[name].type, bind) for name, bind in zip(names, binds, strict=True)]
         places = [names.index(name) for name in compiled.positiontup or ()]
         columns: Sequence[Any] = tuple(self.element.exported_columns) if _returns_rows(self.element) else ()
-        return Prepared(compiled.string, binds, places, columns, self.returns, dialect, writes=self.writes)
+        return Prepared(compiled.string, binds, called, places, columns, self.returns, dialect, writes=self.writes)
 
 
 class Prepared(Generic[M]):
     """The text of a statement for one database, and the way its values go in and its rows come out."""
 
-    __slots__ = ("_binds", "_decoders", "_make", "_places", "text", "writes")
+    __slots__ = ("_binds", "_called", "_decoders", "_make", "_places", "text", "writes")
 
     def __init__(
         self,
         text: str,
         binds: Sequence[Bind],
+        called: Sequence[str | None],
         places: Sequence[int],
         columns: Sequence[Column[Any]],
         returns: type[M] | None,
@@ -99,6 +101,8 @@ class Prepared(Generic[M]):
         self.writes = writes
         # A value that stands in several places is checked and encoded once.
         self._binds = tuple(binds)
+        self._called = tuple(called)
+        """By value under which name it is measured; None for one that is not."""
         self._places = None if list(places) == list(range(len(places))) else tuple(places)
         """Where each encoded value goes; None when each goes to one place, in order."""
         decoders = [(place, _decoder(column.type, dialect)) for place, column in enumerate(columns)]
@@ -166,13 +170,15 @@ class Prepared(Generic[M]):
         return list(zip(*placed, strict=True))
 
     def _measure(self, encoded: list[object], max_payload: int) -> None:
-        for value, (_, _, called, _) in zip(encoded, self._binds, strict=True):
-            if value.__class__ is str:
-                check_size(str(value), str(called), max_payload)
+        for value, called in zip(encoded, self._called, strict=True):
+            if called is None:
+                continue
+            if type(value) is str:
+                check_size(value, called, max_payload)
             elif isinstance(value, CompoundText):
                 for name, part in value.parts:
-                    if part.__class__ is str:
-                        check_size(str(part), name, max_payload)
+                    if type(part) is str:
+                        check_size(part, name, max_payload)
 
 
 LARGEST_CHARACTER = 4
@@ -238,6 +244,12 @@ def _encoder(
         return bind.key, encode, called.get(bind.key, bind.key), for_none
     value = bind.effective_value
     return None, encode, None if value is None else encode(value, bind.key), None
+
+
+def _measured(type_: object, bind: Bind) -> str | None:
+    """Return the name under which a value is measured; None for a constant, and for what the library makes itself."""
+    name, _, called, _ = bind
+    return None if name is None or (isinstance(type_, Gate) and type_.is_derived) else str(called)
 
 
 def _as_it_is(value: object, _name: str) -> object:

@@ -164,7 +164,7 @@ def _chunks(rows: Sequence[Mapping[str, Any]], max_payload: int) -> Iterator[str
             value = row[name]
             if value is None and name in _NULLABLE:
                 fields.append("")
-            elif value.__class__ is str:
+            elif type(value) is str:
                 text = seen.get(value)
                 if text is None:
                     text = seen[value] = check(value, name)

@@ -29,6 +29,7 @@ class Tokens(Text):
     """
 
     cache_ok = True
+    is_derived = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Store what the index is made of."""
@@ -73,6 +74,7 @@ class TokensOfParts(Gate[Any]):
 
     impl = sa.Text
     cache_ok = True
+    is_derived = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Cast it to an array of what is stored."""
@@ -89,6 +91,7 @@ class _Asked(Gate[Query]):
 
     impl = sa.Text
     cache_ok = True
+    is_derived = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Cast it on PostgreSQL to what it is."""

@@ -53,7 +53,7 @@ class Query:
     @property
     def indexed(self) -> Query:
         """What an index is asked: the whole query, or as much of it as is bounded."""
-        return self if self.is_indexed else self._bounded
+        return self if self.is_indexed else self._part
 
     @cached_property
     def is_indexed(self) -> bool:
@@ -61,7 +61,7 @@ class Query:
         return all(len(each) <= MOST_CLAUSES and all(map(_is_short, each)) for each in (self.required, self.excluded))
 
     @cached_property
-    def _bounded(self) -> Query:
+    def _part(self) -> Query:
         return Query(_bounded(self.required), tuple(p for p in self.excluded[:MOST_CLAUSES] if _is_short(p)))
 
     def __bool__(self) -> bool:

@@ -67,14 +67,15 @@ class ExactText(str):
 
 def _dump(value: object, name: str) -> str:
     # The driver wants a plain string.
-    return str(value) if value.__class__ is ExactText else dumps_exact(value, name)
+    return str(value) if type(value) is ExactText else dumps_exact(value, name)
 
 
 def dumps_exact(value: object, name: str) -> str:
     """Return the JSON text from which ``loads_exact`` makes the same value; raise InvalidValueError with the path."""
-    if value.__class__ is str and is_unicode(text := str(value)):
+    # Not by __class__, of which stand-ins for other objects do not tell the truth.
+    if type(value) is str and is_unicode(value):
         # There is nothing in a string that could come back otherwise.
-        return json_text.write_string(text)
+        return json_text.write(value)
     return json_text.encode(value, name, _escape, _text_fault)
 
 

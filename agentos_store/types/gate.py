@@ -39,6 +39,9 @@ class Gate(TypeDecorator[T]):
         """Return what makes a checked value into the driver's; None when it is the same."""
         return None
 
+    is_derived = False
+    """Whether the library makes the values, of what it was given and has measured: no limit is meant for them."""
+
     writes_none = False
     """Whether None has a form of its own, JSON's ``null``, in place of SQL NULL."""
 

@@ -32,22 +32,8 @@ _BITS_IN_DOUBT = 14_284
 TextFault = Callable[[str], str | None]
 """Tells what is wrong with a string or a key, or None."""
 
-
-def _encoder() -> Callable[[object], str]:
-    # A circle needs no check of its own: it is deeper than any stack.
-    made = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))
-    make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:
-        return made.encode
-    # The encoder would make it anew for each value, which takes as long as a small value does.
-    parts = make(None, made.default, write_string, None, ":", ",", False, False, False)
-    return lambda value: "".join(parts(value, 0))
-
-
-write_string: Callable[[str], str] = json.encoder.encode_basestring
-"""Return the JSON text of a string."""
-
-write = _encoder()
+# A circle needs no check of its own: it is deeper than any stack.
+write = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")).encode
 """Return the JSON text of a value, whatever it is; raise TypeError, ValueError or RecursionError where it has none."""
 
 _decode = json.JSONDecoder().decode
@@ -184,7 +170,7 @@ def _children(parent: object) -> Iterator[tuple[str | int | None, object]]:
         yield from enumerate(parent)
     elif isinstance(parent, dict):
         for key, child in parent.items():
-            yield (key, child) if isinstance(key, str) else (None, _BadKey(key))
+            yield (key, child) if issubclass(type(key), str) else (None, _BadKey(key))
 
 
 def _fault(key: str | int | None, value: object, text_fault: TextFault) -> str | None:
@@ -192,6 +178,9 @@ def _fault(key: str | int | None, value: object, text_fault: TextFault) -> str |
         why = text_fault(key)
         if why is not None:
             return f"the key {why}"
+    if not issubclass(type(value), _POSSIBLE):
+        # Though it may pass for one that is.
+        return f"is of type {kind_of(value)}, which JSON does not have"
     if value is None or isinstance(value, bool | dict | list):
         return None
     if isinstance(value, str):
@@ -203,9 +192,11 @@ def _fault(key: str | int | None, value: object, text_fault: TextFault) -> str |
         return None if isfinite(value) else "is NaN" if isnan(value) else "is infinite"
     if isinstance(value, _BadKey):
         return f"has a key of type {value.kind}, which would come back as a str"
-    if isinstance(value, tuple):
-        return "is a tuple, which would come back as a list"
-    return f"is of type {kind_of(value)}, which JSON does not have"
+    return "is a tuple, which would come back as a list"
+
+
+_POSSIBLE = (type(None), bool, int, float, str, dict, list, tuple, _BadKey)
+"""The types of JSON's values, and those of which there is more to say than that they are none."""
 
 
 def _segment(key: str | int) -> str:

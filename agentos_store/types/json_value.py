@@ -70,7 +70,7 @@ class JSONValue(Gate[Any]):
     def _dump(self, value: object, name: str) -> str:
         if self.kind is not None and not isinstance(value, _KINDS[self.kind]):
             raise InvalidValueError(name, f"is of type {kind_of(value)}, not a JSON {self.kind}")
-        if value.__class__ is dict and not value:
+        if type(value) is dict and not value:
             # Most metadata are.
             return "{}"
         return json_text.encode(value, name, _finish, _text_fault)

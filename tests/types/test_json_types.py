@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import sqlalchemy as sa
@@ -278,6 +279,15 @@ def test_what_a_value_says_about_itself_is_not_believed() -> None:
 
     with pytest.raises(InvalidValueError, match="would not come back"):
         JSONValue().check([Odd("a")], "metadata")
+
+
+def test_what_only_passes_for_a_string_is_none() -> None:
+    standing_in = Mock(spec=str)
+    assert isinstance(standing_in, str)
+    for value in (standing_in, [standing_in], {"a": standing_in}, {standing_in: "a"}, Mock(spec=dict), Mock(spec=int)):
+        for kind in (ExactJSON(), JSONValue()):
+            with pytest.raises(InvalidValueError):
+                kind.check(value, "content")
 
 
 def test_large_floats_are_written_out_and_strings_are_left_alone() -> None:
