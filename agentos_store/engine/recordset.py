@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import Column, cast, column, func, type_coerce
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -147,8 +147,13 @@ def series(
 
 
 def _typed(value: ColumnElement[Any], like: Column[Any]) -> ColumnElement[Any]:
-    is_text = str(like.type.compile(dialect=_DIALECT)).startswith("TEXT")
+    is_text = str(like.type.compile(dialect=_dialect())).startswith("TEXT")
     return type_coerce(value, like.type) if is_text else cast(value, like.type)
 
 
-_DIALECT: Any = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+@cache
+def _dialect() -> Any:
+    # It takes a sixth of the time that all of SQLAlchemy takes to import, which a store pays for that has such rows.
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own

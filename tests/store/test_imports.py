@@ -42,6 +42,7 @@ def test_a_store_is_imported_without_its_domains(name: str) -> None:
     modules = loaded(f"from agentos_store import {name}")
     assert rooms_of(modules) <= ROOMS
     assert not packages_of(modules) & STRANGERS
+    assert "sqlalchemy.dialects.postgresql" not in modules
     operations = {module.split(".")[2] for module in modules if module.startswith("agentos_store.operations.")}
     assert operations == {"aside", "counting", "health", "metrics", "partitions"}
 

@@ -38,6 +38,7 @@ KEPT = {
     },
     "engine/sqlite/connection.py": {"_prepared": "texts of statements, in which no file is named"},
     "engine/sqlite/relevance.py": {"_decode": TEXTS},
+    "engine/recordset.py": {"_dialect": "SQLAlchemy's dialect, which knows no database"},
     "engine/statement.py": {
         "_shape": "how models are made, by their classes",
         "row_builder": "how models are made, by their classes and columns",
