@@ -243,6 +243,7 @@ HOT: dict[str, tuple[Statement[Any], dict[str, object]]] = {
     "prune a head": (tasks._PRUNE_HEAD, {"task_id": "t000007"}),
     "read a head": (trail._READ_HEAD, {"task_id": "t000007"}),
     "is it decided": (trail._DECIDED, {"decision_id": "d7"}),
+    "is the task there": (trail._KNOWN, {"task_id": "t000007"}),
     "get an entry": (audits._GET, {"audit_id": 7}),
     "was the entry recorded": (audits._SAME, {"task_id": "t000007", "created_at": at(7), "event_type": "e"}),
     "verify one": (verification._ENTRIES_OF_ONE, {"only": "t000007", "from_audit": 1, "limit_": 1000}),

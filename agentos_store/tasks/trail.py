@@ -183,12 +183,13 @@ def _meaning(violation: IntegrityViolation, entry: Entry, session: Session) -> E
     if violation.kind == "foreign_key":
         return NotFoundError("task", entry.task_id)
     if violation.kind == "unique":
-        # SQLite names no constraint, and has rolled back no more than the statement.
-        decided = (
-            entry.decision_id is not None and session.first(_DECIDED, {"decision_id": entry.decision_id}) is not None
-            if violation.constraint is None
-            else violation.constraint == _DECISIONS
-        )
+        decided = violation.constraint == _DECISIONS
+        if violation.constraint is None:
+            # SQLite names no constraint, and has rolled back no more than the statement. It looks for the task last.
+            if session.first(_KNOWN, {"task_id": entry.task_id}) is None:
+                return NotFoundError("task", entry.task_id)
+            decision = {"decision_id": entry.decision_id}
+            decided = entry.decision_id is not None and session.first(_DECIDED, decision) is not None
         if decided:
             return AlreadyExistsError("audit", entry.decision_id, field="decision_id")
         return ConflictError("audit chain", entry.task_id, "its head does not lie at its end; verify the chain")
@@ -198,6 +199,7 @@ def _meaning(violation: IntegrityViolation, entry: Entry, session: Session) -> E
 _INSERT: Statement[Any] = Statement(insert_into(TaskAudit, returning=["audit_id"]))
 _TASK_ID = bindparam("task_id", type_=HEADS.c.task_id.type)
 _READ_HEAD: Statement[Any] = Statement(select(HEADS.c.head_hash, HEADS.c.length).where(HEADS.c.task_id == _TASK_ID))
+_KNOWN: Statement[Any] = Statement(select(literal(1)).where(TASKS.c.task_id == _TASK_ID))
 _DECISIONS = "uq_task_audits_decision_id"
 _DECIDED: Statement[Any] = Statement(
     select(literal(1)).where(AUDITS.c.decision_id == bindparam("decision_id", type_=AUDITS.c.decision_id.type))

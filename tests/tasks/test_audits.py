@@ -70,6 +70,14 @@ def test_an_unknown_task_is_refused_or_passed_over(store: Store) -> None:
     assert store.audits.verify().chains == 0
 
 
+def test_an_unknown_task_is_told_before_a_decision_that_is_recorded_already(store: Store, task: str) -> None:
+    store.audits.record(task, event_type="e", decision_id="d")
+    with pytest.raises(NotFoundError):
+        store.audits.record("nobody", event_type="e", decision_id="d")
+    assert store.audits.record("nobody", event_type="e", decision_id="d", strict=False) is None
+    assert store.audits.count() == 1
+
+
 def test_one_decision_is_recorded_once(store: Store, task: str) -> None:
     other = store.tasks.create(title="u").task_id
     store.audits.record(task, event_type="e", decision_id="d")
